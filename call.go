@@ -1,0 +1,174 @@
+package firebreak
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/firebreak-go/firebreak/internal/deadline"
+	"github.com/firebreak-go/firebreak/internal/mono"
+)
+
+// A Call is a call between [Command.Begin] and [Call.End]. Settle tells how the
+// dependency did, End that the work is over; the first of each counts. Its methods
+// may be used concurrently. It has no usable zero value.
+type Call struct {
+	call   call
+	caller context.Context
+	over   *deadline.Movable
+	began  *cell // where it is counted as running
+
+	settled, ended atomic.Bool
+
+	mu    sync.Mutex  // guards the deadline: call.deadline, while not settled, and timer
+	timer *time.Timer // nil if there was no timeout
+	past  bool        // the deadline has passed
+}
+
+// Begin admits a call whose work does not fit in a function: consumers, response
+// bodies, other libraries' streams. It takes a permit but, under pool isolation,
+// no worker and no place in a queue; under semaphore isolation it may wait as
+// [Config.MaxWait] says. It has no fallback: its error is the refusal, as [Do]
+// would return it. Begin panics if ctx or the command is nil.
+//
+// Whoever has the Call must End it. Defer that.
+func (c *Command) Begin(ctx context.Context) (*Call, error) {
+	if ctx == nil || c == nil {
+		panic("firebreak: Begin needs a context and a command")
+	}
+	first := call{begun: true}
+	if err := first.admit(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := first.acquire(ctx); err != nil {
+		return nil, err
+	}
+	cl := &Call{call: first, caller: ctx, over: deadline.NewMovable(ctx), began: first.cell}
+	if first.deadline != mono.Never {
+		cl.mu.Lock()
+		cl.timer = time.AfterFunc(first.deadline.Sub(first.now), cl.expire)
+		cl.mu.Unlock()
+	}
+	if err := cl.inject(); err != nil {
+		return nil, err
+	}
+	return cl, nil
+}
+
+// inject calls what an override put in the place of the work. An error of it is
+// the call's, which is then over.
+func (c *Call) inject() error {
+	if c.call.inject == nil {
+		return nil
+	}
+	defer func() {
+		if c.call.inject != nil { // it failed, panicked or called Goexit
+			c.End()
+		}
+	}()
+	err := c.call.inject(c.Context())
+	if err != nil {
+		return c.Settle(err)
+	}
+	c.call.inject = nil
+	return nil
+}
+
+// Context ends with Begin's, when the timeout passes before Settle, and at End.
+// At the timeout its Err is [context.DeadlineExceeded] and its cause [ErrTimeout].
+// It reports no deadline but the caller's, since Settle and Extend move the
+// command's: a server that is told of one would hang up.
+func (c *Call) Context() context.Context { return c.over.Context() }
+
+// Settle is the verdict on the call, as of an error that run returned to [Do], and
+// returns the error that Do would without fallbacks; nil is success. It lifts the
+// timeout and keeps the permit. Later calls of it, and those after End, do nothing
+// and return err.
+func (c *Call) Settle(err error) error {
+	if !c.settled.CompareAndSwap(false, true) {
+		return err
+	}
+	c.lift()
+	judged := false
+	defer func() {
+		if !judged { // Classify panicked, and is part of the work
+			c.book(ending{outcome: OutcomePanic, cause: errPanicked})
+		}
+	}()
+	now := c.call.cmd.clock.Now()
+	end := c.call.verdict(c.caller, c.over, now, err)
+	judged = true
+	c.bookAt(now, end)
+	return end.err
+}
+
+// Extend moves the timeout to d from now, or lifts it if d is [Off]. It tells
+// whether it did: not once the timeout has passed, or was lifted by Settle or End.
+func (c *Call) Extend(d time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.call.cmd.clock.Now()
+	if c.settled.Load() || c.past || now >= c.call.deadline {
+		return false
+	}
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.call.deadline = mono.Never
+	if d != Off {
+		c.call.deadline = now.Add(d)
+		c.timer = time.AfterFunc(d, c.expire)
+	}
+	return true
+}
+
+// End says that the work is over: the permit goes back and the context ends. A
+// call not settled by now counts as a timeout, or as ended by its caller, if one of
+// them came first, and else as a panic: whoever gets here without a verdict was
+// thrown off its way. Later calls do nothing.
+func (c *Call) End() {
+	if !c.ended.CompareAndSwap(false, true) {
+		return
+	}
+	if c.settled.CompareAndSwap(false, true) {
+		c.lift()
+		now := c.call.cmd.clock.Now()
+		end, late := c.call.late(c.caller, c.over, now, nil)
+		if !late {
+			end = ending{outcome: OutcomePanic, cause: errPanicked}
+		}
+		c.bookAt(now, end)
+	}
+	c.over.Finish()
+	now := c.call.cmd.clock.Now()
+	c.call.cmd.metrics.end(c.began, now)
+	c.call.cmd.dependency.bulkhead.release(now)
+}
+
+// lift stops the timer of a call that is settled: the deadline stays as it is.
+func (c *Call) lift() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+}
+
+// expire ends the context of a call whose time is over.
+func (c *Call) expire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.settled.Load() || c.call.cmd.clock.Now() < c.call.deadline { // it was moved
+		return
+	}
+	c.past = true
+	c.over.Expire(ErrTimeout)
+}
+
+func (c *Call) book(end ending) { c.bookAt(c.call.cmd.clock.Now(), end) }
+
+func (c *Call) bookAt(now mono.Time, end ending) {
+	c.call.book(now, end)
+	c.call.told(c.caller, end)
+}

@@ -1,0 +1,865 @@
+package firebreak
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/firebreak-go/firebreak/internal/mono"
+	"github.com/firebreak-go/firebreak/internal/rolling"
+)
+
+// State is the state of a circuit breaker. It begins closed.
+//
+//	        a rule holds
+//	closed ─────────────────────────────▶ open ◀──────┐
+//	  ▲                                    │          │
+//	  │                    a call comes    │          │ a probe fails
+//	  │ all probes         after the sleep ▼          │
+//	  └─── succeed ─────────────────── half-open ─────┘
+type State uint8
+
+const (
+	StateClosed   State = iota // calls pass and are judged
+	StateOpen                  // calls are short-circuited
+	StateHalfOpen              // a few calls pass as probes, the others are short-circuited
+)
+
+var stateWords = words{"closed", "open", "half_open"}
+
+// String returns closed, open or half_open.
+func (s State) String() string { return stateWords.of(int(s)) }
+
+// MarshalText returns String's word.
+func (s State) MarshalText() ([]byte, error) { return stateWords.text(int(s)) }
+
+// Mode is what is made of a circuit's decisions. Zero inherits.
+type Mode uint8
+
+const (
+	Auto        Mode = iota + 1 // they hold
+	ForceOpen                   // every call is short-circuited
+	ForceClosed                 // none is; back in Auto, the circuit is closed and its window empty
+	Shadow                      // none is; those that would have been are counted. The bulkhead holds in every mode
+)
+
+var modeWords = words{"", "auto", "force_open", "force_closed", "shadow"}
+
+// String returns auto, force_open, force_closed or shadow; "" for zero.
+func (m Mode) String() string { return modeWords.of(int(m)) }
+
+// MarshalText returns String's word.
+func (m Mode) MarshalText() ([]byte, error) { return modeWords.text(int(m)) }
+
+// UnmarshalText reads a word of String's, "" excepted.
+func (m *Mode) UnmarshalText(text []byte) error {
+	i, err := modeWords.parse(string(text), "mode")
+	*m = Mode(i)
+	return err
+}
+
+// An Override is set by hand, with [Command.Override], and stands above
+// [Config.Mode] until it is lifted, or lifts itself. ForceOpen in either beats
+// all; a zero Mode leaves Config's in force.
+type Override struct {
+	Mode   Mode
+	Reason string    // why, for whoever looks at it later
+	Author string    // who set it
+	Until  time.Time // when it lifts itself; zero: never
+
+	// Inject, for drills and tests, is called where run would be, with the call's
+	// context, and may wait. Nil from it lets run go on. Any error stands for
+	// run's, which is then not called; [ErrOpen], [ErrRejected] and [ErrTimeout]
+	// stand for what they say.
+	Inject func(context.Context) error `json:"-"`
+}
+
+func (o Override) isZero() bool {
+	return o.Mode == 0 && o.Reason == "" && o.Author == "" && o.Until.IsZero() && o.Inject == nil
+}
+
+// Evidence is why a circuit opened. In an open circuit it is also when the next
+// probe may go.
+type Evidence struct {
+	Rule      string    // error percentage, slow calls, consecutive failures, evidence, probe; "" if it never opened
+	LastError string    // the text of the last failure before it opened; "" if there was none
+	At        time.Time // when it opened
+	NextProbe time.Time // from when on the next call probes
+	Calls     uint64    // in the window at At, those that count: good and bad
+	Failures  uint64    // of Calls
+	Slow      uint64    // of Calls
+	Refused   uint64    // short-circuited since At
+}
+
+const (
+	ruleErrors      = "error percentage"
+	ruleSlow        = "slow calls"
+	ruleConsecutive = "consecutive failures"
+	ruleEvidence    = "evidence"
+	ruleProbe       = "probe"
+)
+
+// health is what an outcome is to the circuit.
+type health uint8
+
+const (
+	neutral health = iota
+	good
+	bad
+)
+
+// A circuit is the circuit breaker of one command.
+//
+// What a call needs is in the present era, behind one pointer; which era that is
+// changes under mu alone, so of many goroutines with reason to change it exactly
+// one does. A call takes its era along in a token: what it records goes to that
+// era's window, and it decides only while that era is still the present one.
+type circuit struct {
+	era      atomic.Pointer[era]
+	override atomic.Pointer[override] // in force; nil mostly, and then no admission reads the clock
+	shadow   atomic.Bool              // the mode in force is Shadow
+
+	cmd *Command // for its name, clock, counts and observers
+
+	mu           sync.Mutex
+	mode         Mode            // Config's
+	health       *rolling.Window // of the last era that had one
+	evidence     *Evidence       // of the last opening; nil if there was none
+	refused      uint64          // short circuits counted before that
+	failedProbes int             // in a row; steps of growth of the sleep window
+	closedAt     mono.Time       // when the last probe closed it
+	news         []Transition    // not told yet
+	telling      bool            // somebody is
+}
+
+// eraKind is a State, and who wants it so.
+type eraKind uint8
+
+const (
+	eraClosed eraKind = iota
+	eraForcedClosed
+	eraOpen
+	eraHalfOpen
+	eraForcedOpen
+	eraShut    // the registry shuts down: the last era
+	eraRetired // the command made way for another key: calls go on under that
+)
+
+func (k eraKind) state() State {
+	switch k {
+	case eraClosed, eraForcedClosed, eraRetired:
+		return StateClosed
+	case eraHalfOpen:
+		return StateHalfOpen
+	}
+	return StateOpen
+}
+
+// An era is the time between two changes of a circuit's state.
+type era struct {
+	kind eraKind
+
+	// Of closed eras.
+	window  *rolling.Window // health
+	inARow  atomic.Int64    // failures since the last success
+	lacking atomic.Bool     // the last judgement lacked nothing but volume
+	last    lastFailure
+
+	// Of eras that refuse.
+	door atomic.Pointer[door]
+
+	// Of half-open eras; guarded by circuit.mu.
+	probes    int // how many must succeed
+	succeeded int
+	leases    []*lease
+}
+
+func (e *era) admits() bool { return e.kind <= eraForcedClosed }
+
+// A door refuses calls until a moment. It is never changed, only replaced.
+type door struct {
+	opens mono.Time
+	wait  time.Duration // how long it was shut for when it was made
+	err   *Error        // what it tells every call: made once, shared
+}
+
+// shut tells whether the door refuses at now. A wait that is longer than it ever
+// was is a clock that went back: it counts as over, and begins again (S40).
+func (d *door) shut(now mono.Time) bool {
+	left := d.opens.Sub(now)
+	return d.opens == mono.Never || left > 0 && left <= d.wait
+}
+
+// A lease is the place of a probe in a half-open era.
+type lease struct {
+	ends   mono.Time
+	length time.Duration
+}
+
+// live tells whether the place is still the probe's. A lease whose end is further
+// away than it was long begins again: the clock went back (S40).
+func (l *lease) live(now mono.Time) bool {
+	if l.ends.Sub(now) > l.length {
+		l.ends = now.Add(l.length)
+	}
+	return l.ends > now
+}
+
+// An override is an Override in force.
+type override struct {
+	Override
+	until  mono.Time // Never if it does not lift itself
+	length time.Duration
+}
+
+func (o *override) over(now mono.Time) bool { return o.until != mono.Never && o.until <= now }
+
+// A token is what the circuit hands an admitted call, to be spent once.
+type token struct {
+	era   *era
+	lease *lease // of a probe
+	blind bool   // Shadow let the call pass: it decides nothing
+}
+
+// init begins the first era; that is no transition.
+func (c *circuit) init(cmd *Command, mode Mode, shut bool, now mono.Time) {
+	c.cmd, c.mode = cmd, mode
+	c.closeLocked(now)
+	c.modeLocked(now)
+	if shut {
+		c.shut(now)
+	}
+	c.news = nil
+}
+
+// admit decides on a call and gives it its token, or the error that refuses it.
+// A closed circuit reads no clock; any other leaves its reading in call.now.
+func (c *circuit) admit(call *call) *Error {
+	if e := c.era.Load(); e.admits() && c.override.Load() == nil {
+		call.token = token{era: e}
+		return nil
+	}
+	return c.admitSlowly(call)
+}
+
+func (c *circuit) admitSlowly(call *call) *Error {
+	now := c.cmd.clock.Now()
+	call.now = now
+	if o := c.overrideAt(now); o != nil {
+		call.inject = o.Inject
+	}
+	for {
+		e := c.era.Load()
+		if e.admits() {
+			call.token = token{era: e}
+			return nil
+		}
+		if d := e.door.Load(); d.shut(now) {
+			if c.shadowing(e) {
+				call.token = token{era: e, blind: true}
+				c.cmd.metrics.count(eventWouldShortCircuit, now)
+				return nil
+			}
+			return d.err
+		}
+		if t, ok := c.probe(e, now, call.set); ok {
+			call.token = t
+			return nil
+		}
+		// Somebody else took the last place or moved the state: look again.
+	}
+}
+
+// changed tells a call that waited whether the circuit has news for it (S3).
+func (c *circuit) changed(t token) bool { return c.era.Load() != t.era }
+
+// overrideAt returns the override in force and lifts one that is over.
+func (c *circuit) overrideAt(now mono.Time) *override {
+	o := c.override.Load()
+	if o == nil || o.until == mono.Never {
+		return o
+	}
+	if left := o.until.Sub(now); left > o.length || left <= 0 {
+		c.mu.Lock()
+		if c.override.Load() == o {
+			if left <= 0 {
+				c.override.Store(nil)
+				c.modeLocked(now)
+			} else { // the clock went back: it begins again (S40)
+				c.override.Store(&override{Override: o.Override, until: now.Add(o.length), length: o.length})
+			}
+		}
+		c.mu.Unlock()
+		c.tell()
+		return c.override.Load()
+	}
+	return o
+}
+
+// shadowing tells whether a refusal of e's is only counted.
+func (c *circuit) shadowing(e *era) bool {
+	return (e.kind == eraOpen || e.kind == eraHalfOpen) && c.shadow.Load()
+}
+
+// probe gives the call a place as a probe, opening the half-open era if need be.
+func (c *circuit) probe(e *era, now mono.Time, set *settings) (token, bool) {
+	c.mu.Lock()
+	defer c.tell()
+	defer c.mu.Unlock()
+	if c.era.Load() != e || e.door.Load().shut(now) {
+		return token{}, false
+	}
+	if e.kind == eraOpen {
+		if d := e.door.Load(); d.opens > now { // the clock went back: the sleep begins again (S40)
+			c.shutLocked(e, now.Add(d.wait), d.wait)
+			return token{}, false
+		}
+		e = &era{kind: eraHalfOpen, probes: e.probes}
+		c.beginLocked(e, now)
+	}
+	e.leases = slices.DeleteFunc(e.leases, func(l *lease) bool { return !l.live(now) })
+	if len(e.leases)+e.succeeded >= e.probes {
+		c.placesLocked(e, now)
+		return token{}, false
+	}
+	l := &lease{ends: now.Add(set.sleep.lease), length: set.sleep.lease}
+	e.leases = append(e.leases, l)
+	c.placesLocked(e, now)
+	return token{era: e, lease: l}, true
+}
+
+// placesLocked shuts the door of a half-open era until the first lease ends, if
+// all places are taken, and opens it otherwise.
+// Invariant: live leases never outnumber probes.
+func (c *circuit) placesLocked(e *era, now mono.Time) {
+	if len(e.leases)+e.succeeded < e.probes {
+		e.door.Store(&door{opens: now})
+		return
+	}
+	first := mono.Never
+	for _, l := range e.leases {
+		first = min(first, l.ends)
+	}
+	c.shutLocked(e, first, first.Sub(now))
+}
+
+func (c *circuit) shutLocked(e *era, opens mono.Time, wait time.Duration) {
+	reason := ErrOpen
+	if e.kind == eraShut {
+		reason = ErrShutdown
+	}
+	e.door.Store(&door{opens: opens, wait: wait, err: &Error{
+		Command: c.cmd.name, Reason: reason, RetryAt: c.cmd.clock.Moment(opens),
+	}})
+}
+
+// giveBack spends the token of a call that says nothing about the dependency: it
+// was refused further in, or ended neutral. A probe's place is free again at once.
+func (c *circuit) giveBack(t token, now mono.Time) {
+	if t.lease != nil {
+		c.settleProbe(t, neutral, judgement{now: now})
+	}
+}
+
+// A judgement is what the circuit is told of one outcome.
+type judgement struct {
+	now  mono.Time
+	slow bool
+	err  error         // of a bad outcome
+	hint time.Duration // of RetryAfter
+	set  *settings
+}
+
+// notBefore is the moment that the hint names, or noHint.
+func (j *judgement) notBefore() mono.Time {
+	if j.hint <= 0 {
+		return noHint
+	}
+	return j.now.Add(j.hint)
+}
+
+// noHint is before every moment.
+const noHint mono.Time = math.MinInt64
+
+// record spends the token of a call whose outcome is good or bad.
+func (c *circuit) record(t token, h health, j judgement) {
+	switch {
+	case t.blind:
+		return
+	case t.lease != nil:
+		c.settleProbe(t, h, j)
+		return
+	case h == neutral:
+		return
+	}
+	e := t.era
+	e.window.Add(j.now, h == bad, j.slow)
+	if h == bad {
+		e.inARow.Add(1)
+		e.last.note(j)
+	} else if e.inARow.Load() != 0 {
+		e.inARow.Store(0)
+	}
+	if h == bad || j.slow || e.lacking.Load() {
+		c.judge(e, j)
+	}
+}
+
+// judge opens the circuit if a rule holds (S29).
+func (c *circuit) judge(e *era, j judgement) {
+	if e.kind != eraClosed || c.era.Load() != e {
+		return // forced closed is never judged, another era not by this outcome
+	}
+	rule, lacking := j.set.rules.judge(e.window.Sum(j.now), e.inARow.Load())
+	if rule == "" && lacking == e.lacking.Load() {
+		return
+	}
+	// The text is asked for before the lock: it is user code.
+	err, hint := e.last.read()
+	text := errorText(err)
+
+	c.mu.Lock()
+	defer c.tell()
+	defer c.mu.Unlock()
+	if c.era.Load() != e {
+		return
+	}
+	// The flag goes up before the sums are taken again: a good outcome either sees
+	// it, and judges, or is in the sums.
+	e.lacking.Store(true)
+	sum := e.window.Sum(j.now)
+	rule, lacking = j.set.rules.judge(sum, e.inARow.Load())
+	if !lacking {
+		e.lacking.Store(false)
+	}
+	if rule == "" {
+		return
+	}
+	if closedFor := j.now.Sub(c.closedAt); closedFor > 0 {
+		c.failedProbes = max(0, c.failedProbes-int(min(int64(closedFor/j.set.sleep.window), math.MaxInt32)))
+	}
+	c.openLocked(j, rule, sum, text, hint)
+}
+
+// judge returns the rule that trips a window, or whether one lacks nothing but
+// volume. Percentages are compared unrounded (S30).
+func (r *tripRules) judge(sum rolling.Totals, inARow int64) (rule string, lacking bool) {
+	total := sum.Good + sum.Bad
+	for _, p := range [...]struct {
+		rule      string
+		hits      uint64
+		threshold float64
+	}{
+		{ruleErrors, sum.Bad, r.errorPercentage},
+		{ruleSlow, sum.Slow, r.slowPercentage},
+	} {
+		if p.hits == 0 || p.threshold == 0 || 100*float64(p.hits) < p.threshold*float64(total) {
+			continue
+		}
+		if total >= r.volume {
+			return p.rule, false
+		}
+		lacking = true
+	}
+	switch {
+	case r.consecutiveFailures > 0 && inARow >= r.consecutiveFailures:
+		return ruleConsecutive, false
+	case r.evidence > 0 && sum.Bad > 0 && wilsonLowerBound(sum.Bad, total) >= r.evidence:
+		return ruleEvidence, false
+	}
+	return "", lacking
+}
+
+// wilsonLowerBound is the least error rate that x failures in n calls leave
+// credible: the lower end of Wilson's score interval (1927). z is for a test that
+// is made again at every failure: at a steady 30 % of errors 2.33 tripped a quiet
+// command falsely 0.3 times an hour in simulation, 2.0 one to three times.
+func wilsonLowerBound(x, n uint64) float64 {
+	const z = 2.33
+	p, m := float64(x)/float64(n), float64(n)
+	return (p + z*z/(2*m) - z*math.Sqrt(p*(1-p)/m+z*z/(4*m*m))) / (1 + z*z/m)
+}
+
+// settleProbe spends the token of a probe. One that comes home to another era has
+// only been counted.
+func (c *circuit) settleProbe(t token, h health, j judgement) {
+	text := ""
+	if h == bad {
+		text = errorText(j.err)
+	}
+	c.mu.Lock()
+	defer c.tell()
+	defer c.mu.Unlock()
+	e := t.era
+	if c.era.Load() != e {
+		return
+	}
+	i := slices.Index(e.leases, t.lease)
+	live := i >= 0 && t.lease.live(j.now)
+	if i >= 0 {
+		e.leases = slices.Delete(e.leases, i, i+1)
+	}
+	switch h {
+	case neutral:
+		if live {
+			c.placesLocked(e, j.now)
+		}
+	case good:
+		e.succeeded++
+		if e.succeeded >= e.probes {
+			c.closedAt = j.now
+			c.closeLocked(j.now)
+			return
+		}
+		c.placesLocked(e, j.now)
+	case bad:
+		c.failedProbes++
+		c.openLocked(j, ruleProbe, c.health.Sum(j.now), text, j.notBefore())
+	}
+}
+
+// beginLocked makes e the present era.
+func (c *circuit) beginLocked(e *era, now mono.Time) {
+	from := StateClosed
+	if old := c.era.Load(); old != nil {
+		from = old.kind.state()
+	}
+	c.era.Store(e)
+	c.newsLocked(from, now)
+}
+
+func (c *circuit) closeLocked(now mono.Time) {
+	c.windowedLocked(eraClosed, now)
+}
+
+// windowedLocked begins an era that counts, with an empty window.
+func (c *circuit) windowedLocked(kind eraKind, now mono.Time) {
+	c.health = rolling.NewWindow(c.cmd.settings.Load().window)
+	c.beginLocked(&era{kind: kind, window: c.health}, now)
+}
+
+// openLocked begins an open era. All that will be asked of it is fixed here:
+// evidence, the moment of the first probe, how many probes, the error.
+func (c *circuit) openLocked(j judgement, rule string, sum rolling.Totals, text string, hint mono.Time) {
+	sleep := &j.set.sleep
+	e := &era{kind: eraOpen, probes: sleep.probes}
+	opens := sleep.firstProbe(j.now, c.failedProbes, hint)
+	c.shutLocked(e, opens, opens.Sub(j.now))
+	c.evidence = &Evidence{
+		Rule: rule, LastError: text, At: c.cmd.clock.Moment(j.now), NextProbe: c.cmd.clock.Moment(opens),
+		Calls: sum.Good + sum.Bad, Failures: sum.Bad, Slow: sum.Slow,
+	}
+	c.refused = c.cmd.metrics.shortCircuited()
+	c.beginLocked(e, j.now)
+}
+
+// growth is how much longer each failed probe makes the next sleep. Doubling
+// lengthened the recovery of a fleet by half again in simulation; this little.
+const growth = 1.5
+
+// firstProbe is when a circuit that opens now lets its first probe go (S33, S34).
+// hint is a moment that the dependency asked for, or noHint.
+func (s *sleepRules) firstProbe(now mono.Time, failedProbes int, hint mono.Time) mono.Time {
+	sleep, longest := s.window, 10*s.window
+	if s.max > 0 {
+		longest = s.max
+		grown := float64(s.window) * math.Pow(growth, float64(failedProbes))
+		sleep = max(s.window, time.Duration(min(grown, float64(s.max))))
+	}
+	opens := now.Add(sleep)
+	hint = min(hint, now.Add(longest))
+	hinted := hint > opens
+	opens = max(opens, hint)
+	if s.jitter > 0 {
+		spread := time.Duration(rand.Int64N(int64(s.jitter) + 1)) //nolint:gosec // spreads load, guards no secret
+		if !hinted && rand.IntN(2) == 0 {                         //nolint:gosec // likewise
+			spread = -spread
+		}
+		opens = opens.Add(spread)
+	}
+	return opens
+}
+
+// setMode is Config's mode, at once. Who calls it tells the news.
+func (c *circuit) setMode(m Mode, now mono.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mode != m {
+		c.mode = m
+		c.modeLocked(now)
+	}
+}
+
+// setOverride puts o in the place of the last override; the zero Override lifts it.
+func (c *circuit) setOverride(o Override, now mono.Time) {
+	var next *override
+	if !o.isZero() {
+		next = &override{Override: o, until: mono.Never}
+		if !o.Until.IsZero() {
+			next.until = c.cmd.clock.Of(o.Until)
+			next.length = next.until.Sub(now)
+		}
+		if next.over(now) {
+			next = nil
+		}
+	}
+	c.mu.Lock()
+	if old := c.override.Load(); old != nil || next != nil {
+		c.override.Store(next)
+		c.modeLocked(now)
+	}
+	c.mu.Unlock()
+	c.tell()
+}
+
+// modeInForce is Config's mode under an override: ForceOpen in either beats all.
+func modeInForce(config Mode, o *override) Mode {
+	if o == nil || o.Mode == 0 || config == ForceOpen {
+		return config
+	}
+	return o.Mode
+}
+
+// modeLocked makes the era fit the mode in force. A forced mode that ends leaves
+// a closed circuit with an empty window; Shadow begins no era.
+func (c *circuit) modeLocked(now mono.Time) {
+	o := c.override.Load()
+	m := modeInForce(c.mode, o)
+	c.shadow.Store(m == Shadow)
+	is := c.era.Load()
+	forced := is.kind == eraForcedOpen || is.kind == eraForcedClosed
+	switch {
+	case is.kind == eraShut || is.kind == eraRetired:
+	case m == ForceOpen:
+		e := is
+		if is.kind != eraForcedOpen {
+			e = &era{kind: eraForcedOpen}
+		}
+		// It is shut until somebody opens it, whatever RetryAt promises: lifting ends the era.
+		until := mono.Never
+		if o != nil && o.Mode == ForceOpen && c.mode != ForceOpen {
+			until = o.until
+		}
+		e.door.Store(&door{opens: mono.Never, err: &Error{
+			Command: c.cmd.name, Reason: ErrOpen, RetryAt: c.cmd.clock.Moment(until),
+		}})
+		if e != is {
+			c.beginLocked(e, now)
+			return
+		}
+	case m == ForceClosed && is.kind != eraForcedClosed:
+		c.windowedLocked(eraForcedClosed, now)
+		return
+	case m != ForceClosed && forced:
+		c.closeLocked(now)
+		return
+	}
+	c.newsLocked(is.kind.state(), now) // the mode alone
+}
+
+// shut begins the last era: the registry shuts down. Who calls it tells the news.
+func (c *circuit) shut(now mono.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.era.Load().kind != eraShut {
+		e := &era{kind: eraShut}
+		c.shutLocked(e, mono.Never, 0)
+		c.beginLocked(e, now)
+	}
+}
+
+// shutDown returns what the registry's shutdown tells calls, nil before it.
+func (c *circuit) shutDown() *Error {
+	if e := c.era.Load(); e.kind == eraShut {
+		return e.door.Load().err
+	}
+	return nil
+}
+
+// retired is what the door of a retired era tells; no call ever returns it.
+var retired = &Error{}
+
+// retire begins the era of a command that makes way for another key, if it is
+// closed and by all the circuit knows could be made anew.
+func (c *circuit) retire() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.era.Load().admits() || c.override.Load() != nil {
+		return false
+	}
+	e := &era{kind: eraRetired}
+	e.door.Store(&door{opens: mono.Never, err: retired})
+	c.era.Store(e)
+	return true
+}
+
+// resize begins the health window again, with another length. The state stays;
+// calls that began before it are counted, and judged no more.
+func (c *circuit) resize(window time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.health = rolling.NewWindow(window)
+	if is := c.era.Load(); is.window != nil {
+		c.era.Store(&era{kind: is.kind, window: c.health})
+	}
+}
+
+// newsLocked queues a transition for the observers, if there are any.
+func (c *circuit) newsLocked(from State, now mono.Time) {
+	if c.cmd.registry.observers.Load() == nil {
+		return
+	}
+	o := c.override.Load()
+	t := Transition{
+		Dependency: c.cmd.dependency.name, Command: c.cmd.family, Key: c.cmd.key,
+		From: from, To: c.era.Load().kind.state(), Mode: modeInForce(c.mode, o), At: c.cmd.clock.Moment(now),
+	}
+	if o != nil {
+		t.Override = o.Override
+	}
+	t.Evidence = c.evidenceLocked()
+	c.news = append(c.news, t)
+}
+
+// tell tells observers the news, in order, outside the lock, one goroutine at a
+// time: whoever comes while another is telling leaves its news with that one.
+func (c *circuit) tell() {
+	if c.cmd.registry.observers.Load() == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.telling {
+		return
+	}
+	c.telling = true
+	defer func() { c.telling = false }()
+	for len(c.news) > 0 {
+		t := c.news[0]
+		c.news = c.news[1:]
+		c.tellOneLocked(t)
+	}
+	c.news = nil
+}
+
+// tellOneLocked lets go of the lock while it tells, also if an observer calls Goexit.
+func (c *circuit) tellOneLocked(t Transition) {
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	c.cmd.observeTransition(t)
+}
+
+// A reading is a circuit at one moment.
+type circuitReading struct {
+	state    State
+	mode     Mode
+	override Override
+	evidence Evidence
+	health   rolling.Totals
+}
+
+// read moves nothing: an override that is over shows as gone, but is lifted by
+// the next call.
+func (c *circuit) read(now mono.Time) (r circuitReading) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.override.Load()
+	is := c.era.Load().kind
+	if o != nil && o.over(now) {
+		o = nil
+		if m := modeInForce(c.mode, nil); (is == eraForcedOpen || is == eraForcedClosed) && m != ForceOpen {
+			is = eraClosed
+		} else if m == ForceOpen {
+			is = eraForcedOpen
+		}
+	}
+	r.state, r.mode = is.state(), modeInForce(c.mode, o)
+	if o != nil {
+		r.override = o.Override
+	}
+	r.health = c.health.Sum(now)
+	r.evidence = c.evidenceLocked()
+	return r
+}
+
+func (c *circuit) evidenceLocked() Evidence {
+	if c.evidence == nil {
+		return Evidence{}
+	}
+	e := *c.evidence
+	e.Refused = c.cmd.metrics.shortCircuited() - c.refused
+	return e
+}
+
+// lastFailure is the last failure of an era, for the evidence, and the latest
+// moment that a failure asked not to be called before.
+type lastFailure struct {
+	mu     sync.Mutex
+	err    error
+	hinted bool
+	hint   mono.Time // if hinted
+}
+
+func (l *lastFailure) note(j judgement) {
+	if j.hint > 0 {
+		l.mu.Lock()
+	} else if !l.mu.TryLock() {
+		return // somebody else's is as recent; nobody waits for the sake of a text
+	}
+	defer l.mu.Unlock()
+	l.err = j.err
+	if at := j.notBefore(); at != noHint && (!l.hinted || at > l.hint) {
+		l.hinted, l.hint = true, at
+	}
+}
+
+func (l *lastFailure) read() (err error, hint mono.Time) { //nolint:revive // the error is the value here
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.hinted {
+		return l.err, noHint
+	}
+	return l.err, l.hint
+}
+
+// errorText is err's text; a panic in it is swallowed, as it is user code.
+func errorText(err error) (text string) {
+	if err == nil {
+		return ""
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			text = fmt.Sprintf("(the error's text panicked: %T)", err)
+		}
+	}()
+	return err.Error()
+}
+
+// words are the words of an enumeration in text; "" has none.
+type words []string
+
+func (w words) of(i int) string {
+	if i < 0 || i >= len(w) {
+		return fmt.Sprintf("unknown(%d)", i)
+	}
+	return w[i]
+}
+
+func (w words) text(i int) ([]byte, error) {
+	if i < 0 || i >= len(w) || w[i] == "" {
+		return nil, fmt.Errorf("firebreak: no word for %d", i)
+	}
+	return []byte(w[i]), nil
+}
+
+func (w words) parse(text, what string) (int, error) {
+	if i := slices.Index(w, text); i >= 0 && text != "" {
+		return i, nil
+	}
+	return 0, fmt.Errorf("%q is no %s; there are %v", text, what, w[slices.IndexFunc(w, func(s string) bool { return s != "" }):])
+}

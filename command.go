@@ -1,0 +1,520 @@
+package firebreak
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/firebreak-go/firebreak/internal/deadline"
+	"github.com/firebreak-go/firebreak/internal/mono"
+)
+
+// A Command guards the calls to one operation of a dependency: it bounds how many
+// run at once and how long each may take, and stops calling while the dependency
+// is failing.
+//
+// Make one with [Dependency.Command] or [Registry.Command] and share it: all its
+// methods may be used concurrently. It knows no result type; [Do], [Command.Run],
+// [Command.Begin] and [Bind] make calls through it. The zero Command is not usable.
+type Command struct {
+	// Read by every call.
+	settings   atomic.Pointer[settings]
+	clock      *mono.Clock
+	dependency *Dependency
+	registry   *Registry
+	rejected   *Error // made beforehand, and shared, since they bear the command's name
+	// rejectedLate is the rejection of a call whose time was over before its turn.
+	rejectedLate *Error
+	circuit      circuit
+
+	_ [64]byte // what calls write stays off the lines that they read
+
+	metrics   metrics
+	fallbacks limiter
+	waiting   atomic.Int64 // calls in a queue
+
+	name   string // with the key of a keyed command
+	family string // without
+	key    string
+	keyed  *Keyed // nil unless keyed
+	made   mono.Time
+	code   *Config // what code said; nil if nothing
+}
+
+// Do makes one call through cmd and returns its result, or that of the first
+// fallback that has one. Nil fallbacks are skipped.
+//
+// Under semaphore isolation run is called on this goroutine and must return soon
+// after its ctx is done: Do can ask it to stop, not make it. Under pool isolation
+// Do returns at the deadline or when ctx ends, while run may go on, its permit
+// held.
+//
+// If no fallback answers, Do returns what run did, value and error unchanged, or
+// an [*Error] that matches [ErrOpen], [ErrRejected], [ErrShutdown] or [ErrTimeout];
+// a call that its caller's context ended returns the context's error. If the
+// fallbacks failed too, the error is an [*Error] that matches run's and theirs.
+//
+// A panic in run counts as a failure and goes on up, unless run was on a worker:
+// then it is a [*PanicError]. Do panics if ctx, cmd or run is nil.
+func Do[T any](ctx context.Context, cmd *Command, run func(context.Context) (T, error), fallbacks ...Fallback[T]) (T, error) {
+	c := call{given: given(fallbacks)}
+	v, err := perform(ctx, cmd, &c, task[struct{}, T]{run: run})
+	if !c.asks {
+		return v, err
+	}
+	return answer(ctx, &c, v, err, len(fallbacks), func(i int, ctx context.Context, cause error) (T, error, bool) {
+		if fallbacks[i] == nil {
+			return v, nil, false
+		}
+		v, err := fallbacks[i](ctx, cause)
+		return v, err, true
+	})
+}
+
+// Run is [Do] for calls that have no result.
+func (c *Command) Run(ctx context.Context, run func(context.Context) error, fallbacks ...func(ctx context.Context, cause error) error) error {
+	if run == nil {
+		panic("firebreak: Run without run")
+	}
+	cl := call{}
+	for _, f := range fallbacks {
+		cl.given = cl.given || f != nil
+	}
+	_, err := perform(ctx, c, &cl, task[func(context.Context) error, struct{}]{in: run, bound: withoutResult})
+	if !cl.asks {
+		return err
+	}
+	_, err = answer(ctx, &cl, struct{}{}, err, len(fallbacks), func(i int, ctx context.Context, cause error) (v struct{}, err error, asked bool) {
+		if fallbacks[i] == nil {
+			return v, nil, false
+		}
+		return v, fallbacks[i](ctx, cause), true
+	})
+	return err
+}
+
+func withoutResult(ctx context.Context, run func(context.Context) error) (struct{}, error) {
+	return struct{}{}, run(ctx)
+}
+
+// A task is what a call is to do: run, or bound with its argument. Two forms, as
+// an argument handed on as a value spares bound calls the closure.
+type task[In, T any] struct {
+	run   func(context.Context) (T, error)
+	bound func(context.Context, In) (T, error)
+	in    In
+}
+
+func (t *task[In, T]) call(ctx context.Context) (T, error) {
+	if t.run != nil {
+		return t.run(ctx)
+	}
+	return t.bound(ctx, t.in)
+}
+
+// perform is the pipeline, up to the fallbacks: it makes one call, settles it, and
+// leaves in c what it came to.
+func perform[In, T any](ctx context.Context, cmd *Command, c *call, t task[In, T]) (v T, err error) {
+	if ctx == nil || cmd == nil || t.run == nil && t.bound == nil {
+		panic("firebreak: a call needs a context, a command and a function")
+	}
+	// 1. Is there anybody to answer to, and is the dependency worth calling?
+	if err := c.admit(ctx, cmd); err != nil {
+		return v, err
+	}
+	// 2. Is there room for one more?
+	if c.cmd.dependency.bulkhead.isolation == PoolIsolation {
+		return performInPool(ctx, c, t)
+	}
+	if err := c.acquire(ctx); err != nil {
+		return v, err
+	}
+	// 3. The dependency, under the deadline; then the verdict. From here on the
+	// permit, the token and a run begun are ours, and go back in one place.
+	within, over := c.context(ctx)
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		end := ending{outcome: OutcomePanic, cause: errPanicked}
+		if c.set.recoverPanics {
+			if r := recover(); r != nil { // nil: Goexit, which nothing stops
+				end.err = &PanicError{Value: r, Stack: debug.Stack()}
+				err = end.err
+			}
+		}
+		c.settle(ctx, c.cmd.clock.Now(), end, over)
+	}()
+	v, err = run(c, &t, within)
+	now := c.cmd.clock.Now()
+	end := c.verdict(ctx, over, now, err)
+	returned = true
+	c.settle(ctx, now, end, over)
+	return v, end.err
+}
+
+// run calls what an override put in the place of run, and run if that lets it.
+func run[In, T any](c *call, t *task[In, T], ctx context.Context) (v T, err error) { //nolint:revive // ctx last: it is run's, not this function's
+	if c.inject != nil {
+		if err := c.inject(ctx); err != nil {
+			return v, err
+		}
+		c.inject = nil
+	}
+	return t.call(ctx)
+}
+
+// A call is the state of one call from its admission to its answer. It belongs to
+// one goroutine at a time.
+type call struct {
+	cmd    *Command
+	set    *settings // loaded once: a reconfiguration never splits a call in two
+	cell   *cell     // where it is counted
+	token  token
+	inject func(context.Context) error // an override's; nil once it has let run go on
+
+	now       mono.Time // the last reading of the clock
+	submitted mono.Time
+	started   mono.Time // run
+	deadline  mono.Time // the command's, D in the rules
+
+	timed   bool // submitted and deadline are set
+	outcome Outcome
+	given   bool // fallbacks were given
+	asks    bool // the outcome asks for them
+	pending bool // its total is counted once they are done
+	begun   bool // by Begin: asks for none, and none is missing
+}
+
+// admit loads the settings and asks the circuit. An error is the call's, settled.
+func (c *call) admit(ctx context.Context, cmd *Command) error {
+	c.cmd, c.set = cmd, cmd.settings.Load()
+	if err := ctx.Err(); err != nil {
+		c.now = cmd.clock.Now()
+		return c.refuse(ctx, OutcomeGaveUp, err)
+	}
+	switch refusal := cmd.circuit.admit(c); refusal {
+	case nil:
+		return nil
+	case retired:
+		return c.admit(ctx, cmd.keyed.Command(cmd.key))
+	default:
+		return c.refuse(ctx, outcomeOf(refusal), refusal)
+	}
+}
+
+// outcomeOf is the outcome of a call that the circuit refused.
+func outcomeOf(refusal *Error) Outcome {
+	if refusal.Reason == ErrShutdown {
+		return OutcomeShutdown
+	}
+	return OutcomeShortCircuited
+}
+
+// submit starts the command's time.
+func (c *call) submit(now mono.Time) {
+	c.timed, c.submitted, c.deadline = true, now, mono.Never
+	if c.set.timeout > 0 {
+		c.deadline = now.Add(c.set.timeout)
+	}
+}
+
+// begin is the start of run: the permit is there.
+func (c *call) begin(now mono.Time) {
+	if !c.timed { // it did not wait
+		c.submit(now)
+	}
+	c.now, c.started = now, now
+	c.cell = c.cmd.metrics.begin()
+}
+
+// context is what run is called with: one that ends at the deadline, or the
+// caller's own.
+func (c *call) context(ctx context.Context) (context.Context, *deadline.Context) {
+	if c.deadline == mono.Never {
+		return ctx, nil
+	}
+	over := deadline.New(ctx, c.cmd.clock, c.deadline)
+	return over, over
+}
+
+// errPanicked is what the evidence says of a panic that nobody recovered.
+var errPanicked = errors.New("run panicked")
+
+// A watcher is a context of run's, or of a Call, that knows who ended it.
+type watcher interface{ ByParent() bool }
+
+// An ending is how a run ended, and what the caller is told.
+type ending struct {
+	outcome Outcome
+	err     error
+	cause   error         // of a bad outcome, for the circuit's evidence
+	hint    time.Duration // of RetryAfter
+}
+
+// verdict decides on a run that returned err at now; semantics.md, section 2. over
+// is run's context; it is not asked if that was the caller's own.
+func (c *call) verdict(ctx context.Context, over watcher, now mono.Time, err error) ending {
+	if err == nil {
+		if now <= c.deadline {
+			return ending{outcome: OutcomeSuccess}
+		}
+		return ending{outcome: OutcomeTimeout, cause: ErrTimeout} // the value is there and is delivered
+	}
+	if c.inject != nil {
+		switch err { //nolint:errorlint // these stand for themselves; wrapped, they are another command's
+		case ErrOpen:
+			return ending{outcome: OutcomeShortCircuited, err: c.error(ErrOpen, nil)}
+		case ErrRejected:
+			return ending{outcome: OutcomeRejected, err: c.cmd.rejected}
+		case ErrTimeout:
+			return ending{outcome: OutcomeTimeout, err: c.error(ErrTimeout, nil), cause: ErrTimeout}
+		}
+	}
+	if end, late := c.late(ctx, over, now, err); late {
+		return end
+	}
+	return c.classified(err)
+}
+
+// late is rows 4 and 5: a call that ended with an error after its caller, or its
+// deadline, did. err is run's, nil if it has none.
+func (c *call) late(ctx context.Context, over watcher, now mono.Time, err error) (ending, bool) {
+	if o, gone := c.callerLeft(ctx, over, now); gone {
+		end := ending{outcome: o, err: ctx.Err()}
+		if end.err == nil { // its deadline passed, and its timer is late
+			end.err = context.DeadlineExceeded
+		}
+		if errors.Is(err, end.err) {
+			end.err = unmark(err)
+		}
+		end.cause = end.err
+		return end, true
+	}
+	if now < c.deadline {
+		return ending{}, false
+	}
+	end := ending{outcome: OutcomeTimeout, err: c.error(ErrTimeout, unmark(err)), cause: err}
+	if err == nil {
+		end.cause = ErrTimeout
+	}
+	return end, true
+}
+
+// classified is the verdict on a run that failed in time: its mark's, or Classify's.
+func (c *call) classified(err error) ending {
+	end := ending{outcome: OutcomeFailure, err: unmark(err), cause: err}
+	v := Failure
+	if m, ok := errors.AsType[*marked](err); ok {
+		v = m.verdict
+		end.hint = hintOf(m)
+	} else {
+		v = c.set.classify(err)
+	}
+	switch v {
+	case Expected:
+		end.outcome = OutcomeExpected
+	case Ignored:
+		end.outcome = OutcomeIgnored
+	}
+	return end
+}
+
+// hintOf is the outermost hint in a chain of marks that say Failure.
+func hintOf(m *marked) time.Duration {
+	for ok := true; ok && m.verdict == Failure; m, ok = errors.AsType[*marked](m.error) {
+		if m.hint > 0 {
+			return m.hint
+		}
+	}
+	return 0
+}
+
+// callerLeft tells whether the caller's own context ended before the command's
+// deadline and not after now, and how (row 4; S10).
+func (c *call) callerLeft(ctx context.Context, over watcher, now mono.Time) (Outcome, bool) {
+	err := ctx.Err()
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		// A cancel leaves no time behind. It was first if the deadline has not passed,
+		// or if run was watching and saw it come.
+		return OutcomeCanceled, now < c.deadline || over.ByParent()
+	}
+	if at, ok := ctx.Deadline(); ok {
+		d := c.cmd.clock.Of(at)
+		return OutcomeCallerDeadline, d <= now && d < c.deadline // at a tie the dependency had all its time
+	}
+	// A context of another make, whose deadline cannot be asked for.
+	return OutcomeCallerDeadline, err != nil && now < c.deadline
+}
+
+// error makes an error of the call's own.
+func (c *call) error(reason, cause error) *Error {
+	return &Error{Command: c.cmd.name, Reason: reason, Cause: cause}
+}
+
+// settle is the accounting of a call whose run is over: statistics, circuit,
+// permit, observers, in this order, so that the next waiter sees the news and the
+// call is counted when its caller hears of it.
+func (c *call) settle(ctx context.Context, now mono.Time, end ending, over *deadline.Context) {
+	if over != nil {
+		over.Finish()
+	}
+	c.account(now, end)
+	c.cmd.dependency.bulkhead.release(now)
+	c.told(ctx, end)
+}
+
+// account is settle's statistics and circuit.
+func (c *call) account(now mono.Time, end ending) {
+	c.cmd.metrics.end(c.cell, now)
+	c.book(now, end)
+}
+
+// book counts the outcome and tells the circuit.
+func (c *call) book(now mono.Time, end ending) {
+	c.now, c.outcome = now, end.outcome
+	if !end.outcome.executed() { // injected: as if it had been refused
+		c.countRefusal(end.outcome, end.err)
+		return
+	}
+	c.asks = !c.begun && asksFallback(end, c.set.recoverPanics)
+	c.pending = c.asks && c.given && c.set.maxFallbacks > 0
+	took := timing{run: now.Sub(c.started), total: now.Sub(c.submitted), split: c.started != c.submitted, pending: c.pending}
+	c.cell = c.cmd.metrics.executed(c.cell, now, end.outcome, took, c.asks && !c.pending, c.overran(now, end))
+
+	c.cmd.circuit.record(c.token, c.healthOf(end.outcome), judgement{
+		now: now, err: end.cause, hint: end.hint, set: c.set,
+		slow: c.set.rules.slowCall > 0 && took.run > c.set.rules.slowCall,
+	})
+}
+
+// asksFallback: a failure, and a timeout whose value did not come after all.
+func asksFallback(end ending, recovered bool) bool {
+	switch end.outcome {
+	case OutcomeFailure:
+		return true
+	case OutcomeTimeout:
+		return end.err != nil
+	case OutcomePanic:
+		return recovered && end.err != nil
+	}
+	return false
+}
+
+// overran: it answered after all, or took a tenth longer than it might.
+func (c *call) overran(now mono.Time, end ending) bool {
+	if now <= c.deadline {
+		return false
+	}
+	return end.outcome == OutcomeTimeout && end.err == nil || now.Sub(c.deadline) > c.set.timeout/10
+}
+
+// healthOf is what an outcome of an executed call is to the circuit.
+func (c *call) healthOf(o Outcome) health {
+	switch o {
+	case OutcomeSuccess, OutcomeExpected:
+		return good
+	case OutcomeFailure, OutcomeTimeout, OutcomePanic:
+		return bad
+	case OutcomeCallerDeadline:
+		if c.set.countCallerDeadlines {
+			return bad
+		}
+	}
+	return neutral
+}
+
+// told tells the observers of a call that has its outcome.
+func (c *call) told(ctx context.Context, end ending) {
+	if c.cmd.registry.observers.Load() == nil {
+		return
+	}
+	c.observeCall(ctx, end)
+}
+
+func (c *call) observeCall(ctx context.Context, end ending) {
+	e := c.event(end.err)
+	if e.Err == nil {
+		e.Err = end.cause
+	}
+	overran := c.outcome.executed() && c.overran(c.now, end)
+	c.cmd.observe(func(o *Observer) {
+		if o.Call != nil {
+			o.Call(ctx, e)
+		}
+		if overran && o.Overrun != nil {
+			o.Overrun(ctx, e)
+		}
+	})
+}
+
+func (c *call) event(err error) CallEvent {
+	e := CallEvent{
+		Dependency: c.cmd.dependency.name, Command: c.cmd.family, Key: c.cmd.key,
+		Outcome: c.outcome, Err: err,
+	}
+	if c.outcome.executed() {
+		e.Run = c.now.Sub(c.started)
+	}
+	if c.timed {
+		e.Call = c.now.Sub(c.submitted)
+	}
+	return e
+}
+
+// refuse settles a call whose run never began, at c.now, and returns its error.
+func (c *call) refuse(ctx context.Context, o Outcome, err error) error {
+	c.countRefusal(o, err)
+	c.told(ctx, ending{outcome: o, err: err})
+	return err
+}
+
+func (c *call) countRefusal(o Outcome, err error) {
+	c.outcome = o
+	c.asks = o != OutcomeGaveUp && !c.begun
+	what := event(o)
+	if c.asks && !(c.given && c.set.maxFallbacks > 0) {
+		what += eventBareRejected - event(OutcomeRejected)
+	}
+	c.cell = c.cmd.metrics.count(what, c.now)
+
+	if o == OutcomeRejected && c.set.countRejections && c.token.lease == nil && c.token.era != nil {
+		c.cmd.circuit.record(c.token, bad, judgement{now: c.now, err: err, set: c.set})
+	} else {
+		c.cmd.circuit.giveBack(c.token, c.now)
+	}
+}
+
+// Name is the command's name, with the key of a keyed command: web.get[a.example].
+func (c *Command) Name() string { return c.name }
+
+// Config returns the settings in force: every field is said, and Classify can be
+// called.
+func (c *Command) Config() Config {
+	c.registry.mu.Lock()
+	defer c.registry.mu.Unlock()
+	return c.layersLocked().resolve()
+}
+
+// Origins tells who said each setting in force, by the key that a document has for
+// it: default, "code: registry", "code: dependency", "code: command", "document:
+// defaults", "document: dependency" or "document: command".
+func (c *Command) Origins() map[string]string {
+	c.registry.mu.Lock()
+	defer c.registry.mu.Unlock()
+	_, who := c.layersLocked().read(true)
+	return who
+}
+
+// Override takes the place of the last override of this command; the zero Override
+// lifts it. It holds at once, for calls that are admitted from now on. It panics
+// on a Mode that there is not.
+func (c *Command) Override(o Override) {
+	if o.Mode > Shadow {
+		panic("firebreak: Override: Mode " + o.Mode.String())
+	}
+	c.circuit.setOverride(o, c.clock.Now())
+}

@@ -1,0 +1,651 @@
+package firebreak
+
+import (
+	"context"
+	"iter"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/firebreak-go/firebreak/internal/histogram"
+	"github.com/firebreak-go/firebreak/internal/mono"
+	"github.com/firebreak-go/firebreak/internal/rolling"
+	"github.com/firebreak-go/firebreak/internal/shard"
+)
+
+// An Outcome is how a call ended, each call in exactly one. There may be more one
+// day.
+type Outcome uint8
+
+const (
+	OutcomeSuccess        Outcome = iota + 1 // run returned nil in time
+	OutcomeExpected                          // run's error is Expected: the dependency answered
+	OutcomeIgnored                           // run's error is Ignored
+	OutcomeFailure                           // any other error of run's
+	OutcomeTimeout                           // the command's deadline passed before run succeeded
+	OutcomePanic                             // run panicked or called runtime.Goexit
+	OutcomeCanceled                          // run failed after the caller's cancel
+	OutcomeCallerDeadline                    // run failed after a caller's deadline that was sooner than the command's
+	OutcomeRejected                          // the bulkhead was full
+	OutcomeShortCircuited                    // the circuit was open, or half-open with no probe free
+	OutcomeShutdown                          // the registry was shutting down
+	OutcomeGaveUp                            // the caller's context ended before run began
+)
+
+var outcomeWords = words{
+	"", "success", "expected", "ignored", "failure", "timeout", "panic", "canceled", "caller_deadline",
+	"rejected", "short_circuited", "shutdown", "gave_up",
+}
+
+// String returns the outcome as metrics write it: success, …, gave_up; "" for zero.
+func (o Outcome) String() string { return outcomeWords.of(int(o)) }
+
+// MarshalText returns String's word.
+func (o Outcome) MarshalText() ([]byte, error) { return outcomeWords.text(int(o)) }
+
+// executed tells whether run was called.
+func (o Outcome) executed() bool { return o >= OutcomeSuccess && o <= OutcomeCallerDeadline }
+
+// A Snapshot is one command at one moment; in it, outcomes sum to calls, and no
+// part exceeds its whole. It is a plain value that nothing changes any more.
+type Snapshot struct {
+	Time       time.Time
+	Dependency string
+	Command    string
+	Key        string // "" unless keyed, and in the snapshot of a family
+	State      State
+	Mode       Mode     // in force, by Override or Config
+	Override   Override // in force; zero if none is
+	Evidence   Evidence // of the last opening
+
+	ErrorPercentage float64 // of good and bad calls in the circuit's window, 0 to 100; 0 without calls
+	Window, Total   Counts  // in the rolling window; since the command was made
+
+	// Of executed calls. Run is the time in run, to its end or to the caller's
+	// leaving; Call includes waiting and fallbacks. Percentiles are of the last 40
+	// to 60 seconds, histograms since the command was made.
+	RunLatency, CallLatency     Percentiles
+	RunHistogram, CallHistogram Histogram
+
+	InFlight    int      // runs of this command now, those whose caller has left included
+	MaxInFlight int      // the most at once in the rolling window
+	Fallbacks   int      // calls of this command that are in their fallbacks now
+	Bulkhead    Bulkhead // the dependency's, the same in all its commands
+}
+
+// Bulkhead is a dependency's bulkhead at one moment.
+type Bulkhead struct {
+	Isolation   Isolation
+	Limit       int // may be [Unlimited]
+	InFlight    int // permits out, those of Abandoned runs included
+	MaxInFlight int // the most at once in the rolling window
+	Queued      int // calls that wait for a permit or a worker
+	Abandoned   int // runs in a pool whose caller has left
+}
+
+// Counts are how many calls ended in each way, and what else happened.
+type Counts struct {
+	Success, Expected, Ignored, Failure, Timeout, Panic, Canceled, CallerDeadline uint64 // run was called
+	Rejected, ShortCircuited, Shutdown, GaveUp                                    uint64 // it was not
+
+	// Of the calls that asked for a fallback, once it is known.
+	FallbackSuccess, FallbackFailure, FallbackRejected, FallbackMissing uint64
+
+	Overran           uint64 // runs that returned nil after the deadline, or ended more than a tenth of Timeout after it
+	WouldShortCircuit uint64 // calls that Shadow let pass
+	ObserverPanics    uint64 // panics of observers while they were told of this command
+}
+
+// Executed is the number of calls in which run was called.
+func (c Counts) Executed() uint64 {
+	return c.Success + c.Expected + c.Ignored + c.Failure + c.Timeout + c.Panic + c.Canceled + c.CallerDeadline
+}
+
+// Calls is the number of calls: nothing counts starts, they are the sum of the outcomes.
+func (c Counts) Calls() uint64 {
+	return c.Executed() + c.Rejected + c.ShortCircuited + c.Shutdown + c.GaveUp
+}
+
+// Percentiles are latencies by nearest rank, within 1.6 % from 1 µs to 6 days and
+// 16 ns below. Mean is exact, within Min and Max. All are 0 without calls.
+type Percentiles struct {
+	Mean, Min, P25, P50, P75, P90, P95, P99, P995, Max time.Duration
+}
+
+// A Histogram counts latencies by upper bounds that double from 65.5 µs to 68.7 s.
+type Histogram struct {
+	Count uint64
+	Sum   time.Duration // exact
+	below [histogram.Bounds]uint64
+}
+
+// Buckets yields each upper bound and how many latencies were below it, shortest
+// first. Those of no bucket were longer: there are Count in all.
+func (h *Histogram) Buckets() iter.Seq2[time.Duration, uint64] {
+	return func(yield func(time.Duration, uint64) bool) {
+		for i, n := range h.below {
+			if !yield(histogram.Bound(i), n) {
+				return
+			}
+		}
+	}
+}
+
+// An event is what is counted: the outcomes, under their own numbers, and what
+// comes after. Those from firstFree to lastFree are counted without a lock, the
+// refusals among them: they are the commonest of all when it matters most.
+type event uint8
+
+const (
+	eventWouldShortCircuit = event(OutcomeGaveUp) + 1 + iota
+	eventObserverPanic
+	// A refusal that had no fallback, in one count instead of two.
+	eventBareRejected
+	eventBareShortCircuited
+	eventBareShutdown
+	eventFallbackSuccess
+	eventFallbackFailure
+	eventFallbackRejected
+	eventFallbackMissing
+	eventOverran
+	events
+
+	firstFree = event(OutcomeRejected)
+	lastFree  = eventBareShutdown
+)
+
+// metrics counts what happens to one command. It begins as one cell; more are
+// opened where processors collide, and all of them together are the command's.
+type metrics struct {
+	base cell
+	more atomic.Pointer[[maxCells]atomic.Pointer[cell]]
+
+	running rolling.Peak // the most runs at once, in the window
+	differs atomic.Bool  // some call's total was not its run: cells may have three histograms
+
+	mu     sync.Mutex // guards the opening of cells, and window
+	window time.Duration
+}
+
+const maxCells = 8
+
+// A cell is one processor's share of a command's metrics. Running and the free
+// events are atomic; the rest has a lock, which its processor mostly has to itself:
+// to take and leave it costs 5 ns, and every counter under it nothing more. So all
+// that is read of a cell is of one moment.
+type cell struct {
+	running atomic.Int64 // runs begun here less runs ended here: means something only in sum
+	free    [lastFree - firstFree + 1]atomic.Uint64
+	window  atomic.Pointer[buckets] // nil until something is counted
+
+	mu      sync.Mutex
+	held    [events]uint64 // free events have no use for theirs
+	latency *latencies     // nil until something is timed
+}
+
+// buckets is what a cell's counters were when each bucket of the rolling window
+// began, modulo 2^32: the window is what they are now, less what they were.
+type buckets struct {
+	ring   rolling.Ring // but for Holds, guarded by the cell's mu; so is begins
+	begins [rolling.Buckets][events]uint32
+}
+
+// latencies are a cell's histograms: of calls whose total is their run, and, for
+// the others, of each.
+type latencies struct {
+	ring         rolling.Ring
+	plain        histogram.Histogram
+	runs, totals *histogram.Histogram // nil until first needed
+}
+
+// latencySlot: three slots of it are the last minute, or the 40 s of it that are over.
+const latencySlot = 20 * time.Second
+
+func (m *metrics) init(window time.Duration) {
+	m.window = window
+	m.running.Init(window)
+}
+
+// cell returns the caller's.
+func (m *metrics) cell() *cell {
+	more := m.more.Load()
+	if more == nil {
+		return &m.base
+	}
+	if c := more[shard.Index(maxCells)].Load(); c != nil {
+		return c
+	}
+	return m.open()
+}
+
+// open makes the caller's cell, after a collision.
+func (m *metrics) open() *cell {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	more := m.more.Load()
+	if more == nil {
+		more = new([maxCells]atomic.Pointer[cell])
+		m.more.Store(more)
+	}
+	at := &more[shard.Index(maxCells)]
+	if at.Load() == nil {
+		at.Store(new(cell))
+	}
+	return at.Load()
+}
+
+// cells yields all there are.
+func (m *metrics) cells(yield func(*cell) bool) {
+	if !yield(&m.base) {
+		return
+	}
+	if more := m.more.Load(); more != nil {
+		for i := range more {
+			if c := more[i].Load(); c != nil && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// begin counts a run that begins, and returns the cell that it is to end in.
+func (m *metrics) begin() *cell {
+	c := m.cell()
+	c.running.Add(1)
+	return c
+}
+
+// end counts a run that is over.
+func (m *metrics) end(c *cell, now mono.Time) {
+	was := c.running.Add(-1) + 1
+	if m.more.Load() == nil {
+		m.running.Note(now, int(was))
+	}
+}
+
+// inFlight sums what runs.
+func (m *metrics) inFlight() int {
+	n := int64(0)
+	for c := range m.cells {
+		n += c.running.Load()
+	}
+	return int(max(n, 0))
+}
+
+// count counts a free event.
+func (m *metrics) count(e event, now mono.Time) *cell {
+	c := m.cell()
+	m.rolled(c, now)
+	n := &c.free[e-firstFree]
+	if v := n.Load(); !n.CompareAndSwap(v, v+1) {
+		n.Add(1)
+		m.open()
+	}
+	return c
+}
+
+// rolled makes sure that now's bucket has begun, for a counter that needs no lock.
+func (m *metrics) rolled(c *cell, now mono.Time) {
+	if w := c.window.Load(); w != nil && w.ring.Holds(now) {
+		return
+	}
+	c.mu.Lock()
+	m.rollLocked(c, now)
+	c.mu.Unlock()
+}
+
+func (m *metrics) rollLocked(c *cell, now mono.Time) {
+	w := c.window.Load()
+	if w == nil {
+		w = &buckets{}
+		w.ring.Init(m.bucket(), rolling.Buckets)
+	} else if w.ring.Holds(now) {
+		return
+	}
+	w.ring.Advance(now, func(slot int) {
+		for e := range events {
+			w.begins[slot][e] = uint32(c.countLocked(e))
+		}
+	})
+	c.window.Store(w)
+}
+
+func (m *metrics) bucket() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.window / rolling.Buckets
+}
+
+func (c *cell) countLocked(e event) uint64 {
+	if e >= firstFree && e <= lastFree {
+		return c.free[e-firstFree].Load()
+	}
+	return c.held[e]
+}
+
+// resize begins the rolling values again, with a window of another length.
+func (m *metrics) resize(window time.Duration) {
+	m.mu.Lock()
+	m.window = window
+	m.mu.Unlock()
+	for c := range m.cells {
+		c.mu.Lock()
+		c.window.Store(nil)
+		c.mu.Unlock()
+	}
+	m.running.Resize(window)
+}
+
+// lock takes the lock of a cell for a call that ends: of its own, or if that is
+// taken of another one.
+func (m *metrics) lock(c *cell) *cell {
+	if c.mu.TryLock() {
+		return c
+	}
+	if c = m.open(); !c.mu.TryLock() {
+		runtime.Gosched()
+		c.mu.Lock()
+	}
+	return c
+}
+
+// A timing is how long an executed call took.
+type timing struct {
+	run, total time.Duration
+	split      bool // total is not run
+	pending    bool // total is not known before the fallbacks are done
+}
+
+// executed counts the outcome of a call, with its latency, in c or a cell near it.
+func (m *metrics) executed(c *cell, now mono.Time, o Outcome, t timing, missing, overran bool) *cell {
+	c = m.lock(c)
+	if w := c.window.Load(); w == nil || !w.ring.Holds(now) {
+		m.rollLocked(c, now)
+	}
+	c.held[o]++
+	if missing {
+		c.held[eventFallbackMissing]++
+	}
+	if overran {
+		c.held[eventOverran]++
+	}
+	l, slot := c.slotLocked(now)
+	if !t.split && !t.pending {
+		l.plain.Record(slot, t.run)
+	} else {
+		m.splitLocked(l)
+		l.runs.Record(slot, t.run)
+		if !t.pending {
+			l.totals.Record(slot, t.total)
+		}
+	}
+	c.mu.Unlock()
+	return c
+}
+
+// add counts an event that has come of a call counted in c, and the call's total
+// if that was pending. In the same cell, so that no reader sees it without the call.
+func (m *metrics) add(c *cell, now mono.Time, e event, pending bool, total time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.rollLocked(c, now)
+	c.held[e]++
+	if pending {
+		l, slot := c.slotLocked(now)
+		m.splitLocked(l)
+		l.totals.Record(slot, total)
+	}
+}
+
+func (c *cell) slotLocked(now mono.Time) (*latencies, int) {
+	l := c.latency
+	if l == nil {
+		l = &latencies{}
+		l.ring.Init(latencySlot, histogram.Slots)
+		c.latency = l
+	}
+	if !l.ring.Holds(now) {
+		l.ring.Advance(now, l.retire)
+	}
+	return l, l.ring.Newest()
+}
+
+func (l *latencies) retire(slot int) {
+	for _, h := range [...]*histogram.Histogram{&l.plain, l.runs, l.totals} {
+		if h != nil {
+			h.Retire(slot)
+		}
+	}
+}
+
+func (m *metrics) splitLocked(l *latencies) {
+	if l.runs == nil {
+		m.differs.Store(true)
+		l.runs, l.totals = new(histogram.Histogram), new(histogram.Histogram)
+	}
+}
+
+// shortCircuited is how many calls ever were.
+func (m *metrics) shortCircuited() (n uint64) {
+	for c := range m.cells {
+		n += c.free[event(OutcomeShortCircuited)-firstFree].Load() + c.free[eventBareShortCircuited-firstFree].Load()
+	}
+	return n
+}
+
+// A reading adds up the metrics of a command, or of a family of them, on the
+// reader's stack.
+type reading struct {
+	now           mono.Time
+	differs       bool // some call's total was not its run; else runs are the totals
+	window, total [events]uint64
+	runs, totals  histogram.Merge
+}
+
+// add adds a command. Each cell is read at one moment; and as what comes of a call
+// is counted in the call's cell, no part exceeds its whole in the sum either.
+func (r *reading) add(m *metrics) {
+	for c := range m.cells {
+		c.mu.Lock()
+		r.addCellLocked(c)
+		c.mu.Unlock()
+	}
+}
+
+func (r *reading) addCellLocked(c *cell) {
+	if l := c.latency; l != nil {
+		var live [histogram.Slots]bool
+		if slot, ok := l.ring.Oldest(r.now); ok {
+			for ; ; slot = (slot + 1) % histogram.Slots {
+				live[slot] = true
+				if slot == l.ring.Newest() {
+					break
+				}
+			}
+		}
+		l.plain.AddTo(&r.runs, live)
+		if l.runs != nil {
+			l.runs.AddTo(&r.runs, live)
+		}
+		if r.differs {
+			l.plain.AddTo(&r.totals, live)
+			if l.totals != nil {
+				l.totals.AddTo(&r.totals, live)
+			}
+		}
+	}
+	var now [events]uint64
+	for e := range events {
+		now[e] = c.countLocked(e)
+		r.total[e] += now[e]
+	}
+	if w := c.window.Load(); w != nil {
+		if slot, ok := w.ring.Oldest(r.now); ok {
+			for e := range events {
+				r.window[e] += uint64(uint32(now[e]) - w.begins[slot][e])
+			}
+		}
+	}
+}
+
+// into fills in what a reading says.
+func (r *reading) into(s *Snapshot) {
+	s.Window, s.Total = countsOf(&r.window), countsOf(&r.total)
+	s.RunLatency, s.RunHistogram = Percentiles(r.runs.Percentiles()), histogramOf(&r.runs)
+	s.CallLatency, s.CallHistogram = s.RunLatency, s.RunHistogram
+	if r.differs {
+		s.CallLatency, s.CallHistogram = Percentiles(r.totals.Percentiles()), histogramOf(&r.totals)
+	}
+}
+
+func countsOf(n *[events]uint64) Counts {
+	return Counts{
+		Success: n[OutcomeSuccess], Expected: n[OutcomeExpected], Ignored: n[OutcomeIgnored], Failure: n[OutcomeFailure],
+		Timeout: n[OutcomeTimeout], Panic: n[OutcomePanic], Canceled: n[OutcomeCanceled], CallerDeadline: n[OutcomeCallerDeadline],
+		Rejected:        n[OutcomeRejected] + n[eventBareRejected],
+		ShortCircuited:  n[OutcomeShortCircuited] + n[eventBareShortCircuited],
+		Shutdown:        n[OutcomeShutdown] + n[eventBareShutdown],
+		GaveUp:          n[OutcomeGaveUp],
+		FallbackSuccess: n[eventFallbackSuccess], FallbackFailure: n[eventFallbackFailure], FallbackRejected: n[eventFallbackRejected],
+		FallbackMissing: n[eventFallbackMissing] + n[eventBareRejected] + n[eventBareShortCircuited] + n[eventBareShutdown],
+		Overran:         n[eventOverran], WouldShortCircuit: n[eventWouldShortCircuit], ObserverPanics: n[eventObserverPanic],
+	}
+}
+
+func histogramOf(m *histogram.Merge) (h Histogram) {
+	c := m.Cumulative()
+	h.add(&c)
+	return h
+}
+
+func (h *Histogram) add(c *histogram.Cumulative) {
+	h.Count += c.Count
+	h.Sum += c.Sum
+	for i := range h.below {
+		h.below[i] += c.At(i)
+	}
+}
+
+// Snapshot is how the command and its dependency are doing now. It allocates
+// nothing, costs callers nothing and moves no state.
+func (c *Command) Snapshot() Snapshot {
+	now := c.clock.Now()
+	r := reading{now: now, differs: c.metrics.differs.Load()}
+	r.add(&c.metrics)
+	s := Snapshot{Time: c.clock.Moment(now), Dependency: c.dependency.name, Command: c.family, Key: c.key}
+	r.into(&s)
+
+	is := c.circuit.read(now)
+	s.State, s.Mode, s.Override, s.Evidence = is.state, is.mode, is.override, is.evidence
+	if calls := is.health.Good + is.health.Bad; calls > 0 {
+		s.ErrorPercentage = 100 * float64(is.health.Bad) / float64(calls)
+	}
+	s.InFlight = c.metrics.inFlight()
+	c.metrics.noteRunning(now, s.InFlight)
+	s.MaxInFlight = max(s.InFlight, c.metrics.running.Max(now))
+	s.Fallbacks = c.fallbacks.inUse()
+	s.Bulkhead = c.dependency.bulkhead.read(now)
+	return s
+}
+
+// quiet tells whether nothing was counted in the window that ends now.
+func (m *metrics) quiet(now mono.Time) bool {
+	for c := range m.cells {
+		if !c.quiet(now) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *cell) quiet(now mono.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.window.Load()
+	if w == nil {
+		return true
+	}
+	slot, ok := w.ring.Oldest(now)
+	if !ok {
+		return true
+	}
+	for e := range events {
+		if uint32(c.countLocked(e)) != w.begins[slot][e] {
+			return false
+		}
+	}
+	return true
+}
+
+// noteRunning keeps the maximum where runs are counted in many cells, and no call
+// sees how many there are.
+func (m *metrics) noteRunning(now mono.Time, n int) {
+	if m.more.Load() != nil {
+		m.running.Note(now, n)
+	}
+}
+
+// An Observer is told what happens, outside every lock, on the goroutines of
+// callers. Nil functions are skipped. A slow one delays the call that tells it and
+// no other; a panic of one is recovered and counted. Observers may call anything
+// of this package.
+type Observer struct {
+	// Transition: a circuit changed its state, or the mode or override of one came
+	// or went. In order for each command.
+	Transition func(Transition)
+	// Call: a call has its outcome, before its fallbacks.
+	Call func(context.Context, CallEvent)
+	// Fallback: the fallbacks that a call asked are done.
+	Fallback func(context.Context, CallEvent)
+	// Overrun: a run ended too long after its deadline, or panicked after its
+	// caller had left.
+	Overrun func(context.Context, CallEvent)
+}
+
+// A Transition is a change of a circuit. One of mode alone has From equal to To.
+type Transition struct {
+	Dependency, Command, Key string
+	From, To                 State
+	Mode                     Mode     // in force from now on
+	Override                 Override // likewise; zero if none is
+	At                       time.Time
+	Evidence                 Evidence // of the last opening: of this one, if To is open
+}
+
+// A CallEvent is one call, as far as it has gone.
+type CallEvent struct {
+	Dependency, Command, Key string
+	Outcome                  Outcome
+	Fallback                 Outcome       // in Observer.Fallback: success, failure or rejected; else zero
+	Err                      error         // run's error or the refusal; in Observer.Fallback the fallbacks'
+	Run, Call                time.Duration // in run, and since the call was submitted; Run is 0 if it was refused
+}
+
+// observe tells every observer, each as if it were alone.
+func (c *Command) observe(tell func(*Observer)) {
+	all := c.registry.observers.Load()
+	if all == nil {
+		return
+	}
+	for _, o := range *all {
+		c.observeOne(o, tell)
+	}
+}
+
+func (c *Command) observeOne(o *Observer, tell func(*Observer)) {
+	defer func() {
+		if recover() != nil {
+			c.metrics.count(eventObserverPanic, c.clock.Now())
+		}
+	}()
+	tell(o)
+}
+
+func (c *Command) observeTransition(t Transition) {
+	c.observe(func(o *Observer) {
+		if o.Transition != nil {
+			o.Transition(t)
+		}
+	})
+}

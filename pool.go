@@ -1,0 +1,290 @@
+package firebreak
+
+import (
+	"context"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/firebreak-go/firebreak/internal/deadline"
+	"github.com/firebreak-go/firebreak/internal/mono"
+	"github.com/firebreak-go/firebreak/internal/semaphore"
+)
+
+// A pool is a bulkhead's permits, its queue, and as many goroutines as there are
+// runs: a worker that is done takes the next queued call, or ends.
+
+// A jobState says who owns a job: whoever moves it owns what follows (S45).
+//
+//	queued ──▶ running ──▶ done        by the worker, who settles it and wakes the caller
+//	  │  └───▶ dropped                 by a worker: its turn came too late
+//	  ▼          └──▶ left             by the caller, who settles it and returns;
+//	withdrawn                          the worker keeps the permit until run returns
+type jobState struct{ word atomic.Uint32 }
+
+const (
+	jobQueued uint32 = iota
+	jobRunning
+	jobDone
+	jobDropped
+	jobWithdrawn
+	jobLeft
+)
+
+func (s *jobState) is(state uint32) bool      { return s.word.Load() == state }
+func (s *jobState) step(from, to uint32) bool { return s.word.CompareAndSwap(from, to) }
+
+// A runner is a job, whatever its types are.
+type runner interface {
+	// serve runs the job with a worker's permit and returns the next job that the
+	// permit is now for, or nil.
+	serve() runner
+}
+
+// work is a worker.
+func work(r runner) {
+	for r != nil {
+		r = r.serve()
+	}
+}
+
+// A job is one call in a pool, shared by its caller and its worker.
+type job[In, T any] struct {
+	state  jobState
+	caller context.Context
+	over   deadline.Context // of run, unless Timeout is Off
+	task   task[In, T]
+	waiter semaphore.Waiter
+	wake   chan bool // of the caller: true when the job is over, false at its deadline; each once, and there is room for both
+
+	// The worker's once the job is running, the caller's once it has left or the job
+	// is over.
+	call call
+	v    T
+	end  ending
+
+	leftAs Outcome // set by the caller before it leaves
+}
+
+// performInPool is perform under pool isolation, from the permit on.
+func performInPool[In, T any](ctx context.Context, c *call, t task[In, T]) (v T, err error) {
+	b := &c.cmd.dependency.bulkhead
+	c.now = c.cmd.clock.Now()
+	c.submit(c.now)
+	free := b.permits.TryAcquire()
+	room := b.bounds.Load().queue
+	if !free && b.permits.Queued() >= room {
+		return v, c.reject(ctx)
+	}
+	j := &job[In, T]{caller: ctx, task: t, call: *c, wake: make(chan bool, 2)}
+	if c.deadline != mono.Never {
+		j.over.Init(ctx, c.cmd.clock, c.deadline)
+	}
+	if !free {
+		j.waiter.Turn, j.waiter.Job = j.turn, j
+		c.cmd.waiting.Add(1)
+		switch b.permits.Wait(&j.waiter, room) {
+		case semaphore.Granted:
+			c.cmd.waiting.Add(-1)
+			free = true
+		case semaphore.Full, semaphore.Closed:
+			c.cmd.waiting.Add(-1)
+			return v, c.reject(ctx)
+		}
+	}
+	if free {
+		j.call.begin(c.now)
+		j.state.word.Store(jobRunning)
+		go work(j)
+	}
+	return j.wait(c)
+}
+
+// turn is what the bulkhead calls when a queued job may go, or never will.
+func (j *job[In, T]) turn(granted bool) {
+	if granted {
+		go work(j)
+		return
+	}
+	j.drop(OutcomeShutdown, j.call.cmd.circuit.shutDown())
+}
+
+// wait waits for a caller until its job is over, or its time is.
+func (j *job[In, T]) wait(c *call) (v T, err error) {
+	if c.deadline != mono.Never {
+		// One channel for both, and no timer's own: three allocations fewer.
+		timer := time.AfterFunc(c.deadline.Sub(c.now), j.expire)
+		defer timer.Stop()
+	}
+	left := j.caller.Done()
+	for {
+		select {
+		case over := <-j.wake:
+			if over {
+				return j.result(c)
+			}
+		case <-left:
+			left = nil
+		}
+		if err, gone := j.leave(c); gone {
+			return v, err
+		}
+		// The job was over at the same moment, and says so at once.
+	}
+}
+
+func (j *job[In, T]) expire() { j.wake <- false }
+
+// result is what the caller of a job that is over gets.
+func (j *job[In, T]) result(c *call) (v T, err error) {
+	*c = j.call
+	if j.state.is(jobDropped) {
+		return v, c.refuse(j.caller, j.end.outcome, j.end.err)
+	}
+	c.told(j.caller, j.end)
+	return j.v, j.end.err
+}
+
+// leave takes the caller away from a job that is not done: out of the queue, or
+// from a run that goes on without it.
+func (j *job[In, T]) leave(c *call) (err error, gone bool) { //nolint:revive // as it is returned
+	now := c.cmd.clock.Now()
+	b := &c.cmd.dependency.bulkhead
+	if j.state.step(jobQueued, jobWithdrawn) {
+		b.permits.Withdraw(&j.waiter)
+		c.cmd.waiting.Add(-1)
+		c.now = now
+		if err := j.caller.Err(); err != nil {
+			return c.refuse(j.caller, OutcomeGaveUp, err), true
+		}
+		return c.refuse(j.caller, OutcomeRejected, c.cmd.rejectedLate), true
+	}
+	end, late := c.late(j.caller, &j.over, now, nil)
+	if !late {
+		return nil, false
+	}
+	j.leftAs = end.outcome
+	b.abandoned.Add(1)
+	if !j.state.step(jobRunning, jobLeft) {
+		b.abandoned.Add(-1)
+		return nil, false
+	}
+	*c = j.call
+	c.book(now, end)
+	c.told(j.caller, end)
+	return end.err, true
+}
+
+func (j *job[In, T]) serve() (next runner) {
+	if !j.start() {
+		return j.call.cmd.dependency.bulkhead.pass()
+	}
+	c := &j.call
+	within := j.caller
+	if c.deadline != mono.Never {
+		within = &j.over
+	}
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		r := recover() // nil: Goexit
+		end := ending{outcome: OutcomePanic, err: &PanicError{Value: r, Stack: debug.Stack()}}
+		end.cause = end.err
+		var none T
+		next = j.finish(c.cmd.clock.Now(), end, none)
+		if r == nil && next != nil { // this goroutine ends: the permit goes on with another
+			go work(next)
+		}
+	}()
+	v, err := run(c, &j.task, within)
+	now := c.cmd.clock.Now()
+	end := c.verdict(j.caller, &j.over, now, err)
+	returned = true
+	return j.finish(now, end, v)
+}
+
+// start tells whether run is to be called: its turn has come, its time is not
+// over, and the circuit has not changed its mind.
+func (j *job[In, T]) start() bool {
+	if j.state.is(jobRunning) {
+		return true // it did not queue
+	}
+	c := &j.call
+	c.now = c.cmd.clock.Now()
+	switch err := j.caller.Err(); {
+	case err != nil:
+		return j.drop(OutcomeGaveUp, err)
+	case c.now >= c.deadline:
+		return j.drop(OutcomeRejected, c.cmd.rejectedLate)
+	}
+	if refusal := c.askAgain(); refusal != nil {
+		return j.drop(outcomeOf(refusal), refusal)
+	}
+	c.begin(c.now)
+	if !j.state.step(jobQueued, jobRunning) { // withdrawn meanwhile
+		c.cmd.metrics.end(c.cell, c.now)
+		c.cmd.circuit.giveBack(c.token, c.now)
+		return false
+	}
+	c.cmd.waiting.Add(-1)
+	return true
+}
+
+// drop takes a queued job out without a run, unless its caller has done so. The
+// caller settles it. It returns false, as start does.
+func (j *job[In, T]) drop(o Outcome, err error) bool {
+	cmd := j.call.cmd
+	j.end = ending{outcome: o, err: err}
+	if j.state.step(jobQueued, jobDropped) {
+		cmd.waiting.Add(-1)
+		j.wake <- true
+	}
+	return false
+}
+
+// finish is the end of a run on its worker, who settles it and wakes the caller.
+func (j *job[In, T]) finish(now mono.Time, end ending, v T) (next runner) {
+	c, b := &j.call, &j.call.cmd.dependency.bulkhead
+	if c.deadline != mono.Never {
+		j.over.Finish()
+	}
+	if !j.state.step(jobRunning, jobDone) {
+		return j.finishAlone(now, end)
+	}
+	j.v, j.end = v, end
+	c.account(now, end)
+	next = b.pass()
+	j.wake <- true
+	return next
+}
+
+// finishAlone is the end of a run whose caller has left, and settled: no outcome,
+// no sample, no value.
+func (j *job[In, T]) finishAlone(now mono.Time, end ending) (next runner) {
+	c, b := &j.call, &j.call.cmd.dependency.bulkhead
+	overran := c.overran(now, end)
+	c.cmd.metrics.end(c.cell, now)
+	if overran {
+		c.cmd.metrics.add(c.cell, now, eventOverran, false, 0)
+	}
+	b.abandoned.Add(-1)
+	next = b.pass()
+	if c.cmd.registry.observers.Load() == nil || !overran && end.outcome != OutcomePanic {
+		return next
+	}
+	if next != nil { // a slow observer delays nobody else
+		go work(next)
+	}
+	e := CallEvent{
+		Dependency: c.cmd.dependency.name, Command: c.cmd.family, Key: c.cmd.key,
+		Outcome: j.leftAs, Err: end.err, Run: now.Sub(c.started), Call: now.Sub(c.submitted),
+	}
+	c.cmd.observe(func(o *Observer) {
+		if o.Overrun != nil {
+			o.Overrun(j.caller, e)
+		}
+	})
+	return nil
+}

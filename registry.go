@@ -1,0 +1,403 @@
+package firebreak
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/firebreak-go/firebreak/internal/mono"
+)
+
+// A Registry holds the dependencies and commands of a service. Make one, with the
+// defaults for all, and pass the handles it gives to whoever makes calls; at a call
+// nothing is looked up. Its methods may be used concurrently; its zero value is not
+// usable.
+//
+// A Registry starts no goroutine. Two of them share nothing.
+type Registry struct {
+	clock     *mono.Clock
+	observers atomic.Pointer[[]*Observer] // nil: nobody looks
+	sorted    atomic.Pointer[[]*Command]  // all commands, by dependency, name and key
+
+	mu           sync.Mutex // guards the rest, and all settings; taken before any other lock
+	defaults     Config
+	document     Document
+	dependencies map[string]*Dependency
+	commands     map[string]*Command
+	keyed        map[string]*Keyed
+	shut         bool
+}
+
+// NewRegistry makes a registry whose dependencies and commands inherit from
+// defaults. It panics on a bad Config, as all constructors do.
+func NewRegistry(defaults Config) *Registry {
+	mustBeGood(&defaults, "registry")
+	return &Registry{
+		clock:        mono.NewClock(),
+		defaults:     defaults,
+		dependencies: map[string]*Dependency{},
+		commands:     map[string]*Command{},
+		keyed:        map[string]*Keyed{},
+	}
+}
+
+// A Dependency is what commands call: a service, a database, a cache. It has one
+// bulkhead, which its commands share. Its methods may be used concurrently.
+type Dependency struct {
+	bulkhead bulkhead
+	registry *Registry
+	name     string
+	code     *Config // what code said; nil if nothing
+}
+
+// Dependency returns the dependency of that name, made if need be. Asked again, it
+// panics if c says other than the first time; a zero Config never does, and a
+// Classify is not compared: the first one stays. It panics on an empty name and on
+// a bad Config.
+func (r *Registry) Dependency(name string, c Config) *Dependency {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.dependencyLocked(name, c)
+}
+
+func (r *Registry) dependencyLocked(name string, c Config) *Dependency {
+	who := fmt.Sprintf("dependency %q", name)
+	mustBeNamed(name, who)
+	mustBeGood(&c, who)
+	if d := r.dependencies[name]; d != nil {
+		mustBeSame(d.code, c, who)
+		return d
+	}
+	d := &Dependency{registry: r, name: name, code: said(c)}
+	in := d.layersLocked().resolve()
+	d.bulkhead.init(in.Isolation, newBounds(&in))
+	if r.shut {
+		d.bulkhead.permits.Close()
+	}
+	r.dependencies[name] = d
+	return d
+}
+
+// Command returns the one command of a dependency of its name; c is for both.
+// Otherwise it is as [Dependency.Command].
+func (r *Registry) Command(name string, c Config) *Command {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	dependency, command := c.split()
+	d := r.dependencyLocked(name, dependency)
+	return d.commandLocked(name, command)
+}
+
+// Command returns the command of that name, made if need be, on the terms of
+// [Registry.Dependency]. Names of commands are distinct in a registry: it panics if
+// another dependency has the command, or it is a keyed one.
+func (d *Dependency) Command(name string, c Config) *Command {
+	d.registry.mu.Lock()
+	defer d.registry.mu.Unlock()
+	return d.commandLocked(name, c)
+}
+
+func (d *Dependency) commandLocked(name string, c Config) *Command {
+	r := d.registry
+	who := fmt.Sprintf("command %q", name)
+	mustBeNamed(name, who)
+	mustBeGood(&c, who)
+	mustBePlaced(&c, who)
+	if r.keyed[name] != nil {
+		panic("firebreak: " + who + " is keyed already")
+	}
+	if cmd := r.commands[name]; cmd != nil {
+		if cmd.dependency != d {
+			panic(fmt.Sprintf("firebreak: %s belongs to dependency %q", who, cmd.dependency.name))
+		}
+		mustBeSame(cmd.code, c, who)
+		return cmd
+	}
+	cmd := newCommandLocked(d, name, name, "", said(c), nil)
+	r.commands[name] = cmd
+	return cmd
+}
+
+// newCommandLocked makes a command; whoever calls it puts it where it is found.
+func newCommandLocked(d *Dependency, name, family, key string, code *Config, k *Keyed) *Command {
+	r := d.registry
+	cmd := &Command{
+		clock: r.clock, dependency: d, registry: r,
+		name: name, family: family, key: key, code: code, keyed: k,
+		rejected:     &Error{Command: name, Reason: ErrRejected},
+		rejectedLate: &Error{Command: name, Reason: ErrRejected, Cause: context.DeadlineExceeded},
+	}
+	set := cmd.settingsLocked()
+	cmd.settings.Store(set)
+	cmd.metrics.init(set.window)
+	cmd.circuit.init(cmd, set.mode, r.shut, r.clock.Now())
+	r.sorted.Store(nil)
+	return cmd
+}
+
+// Commands yields all commands, by dependency, name and key: those that are there
+// when it is called. It allocates nothing, unless commands came or went.
+func (r *Registry) Commands() iter.Seq[*Command] {
+	return func(yield func(*Command) bool) {
+		all := r.sorted.Load()
+		if all == nil {
+			all = r.sort()
+		}
+		for _, cmd := range *all {
+			if !yield(cmd) {
+				return
+			}
+		}
+	}
+}
+
+func (r *Registry) sort() *[]*Command {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.allLocked()
+	slices.SortFunc(all, func(a, b *Command) int {
+		return cmp.Or(strings.Compare(a.dependency.name, b.dependency.name), strings.Compare(a.family, b.family), strings.Compare(a.key, b.key))
+	})
+	r.sorted.Store(&all)
+	return &all
+}
+
+// allLocked returns every command, those of keys included, in no order.
+func (r *Registry) allLocked() []*Command {
+	all := slices.Collect(maps.Values(r.commands))
+	for _, k := range r.keyed {
+		all = append(all, k.presentLocked()...)
+	}
+	return all
+}
+
+// Observe has o told of what happens from now on, until stop is called. A call
+// that is under way may tell it for a moment longer.
+func (r *Registry) Observe(o Observer) (stop func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	added := &o
+	r.observersLocked(func(all []*Observer) []*Observer { return append(all, added) })
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.observersLocked(func(all []*Observer) []*Observer {
+			return slices.DeleteFunc(all, func(o *Observer) bool { return o == added })
+		})
+	}
+}
+
+func (r *Registry) observersLocked(change func([]*Observer) []*Observer) {
+	var all []*Observer
+	if old := r.observers.Load(); old != nil {
+		all = slices.Clone(*old)
+	}
+	if all = change(all); len(all) == 0 {
+		r.observers.Store(nil)
+		return
+	}
+	r.observers.Store(&all)
+}
+
+// layersLocked is who says what about a dependency alone.
+func (d *Dependency) layersLocked() *layering {
+	r := d.registry
+	return layers(nil, nil, among(r.document.Dependencies, d.name), d.code, &r.document.Defaults, &r.defaults)
+}
+
+// layersLocked is who says what about a command.
+func (c *Command) layersLocked() *layering {
+	r, d := c.registry, c.dependency
+	return layers(among(r.document.Commands, c.family), c.code,
+		among(r.document.Dependencies, d.name), d.code, &r.document.Defaults, &r.defaults)
+}
+
+func (c *Command) settingsLocked() *settings {
+	in := c.layersLocked().resolve()
+	return newSettings(&in)
+}
+
+func among(m map[string]Config, name string) *Config {
+	if c, ok := m[name]; ok {
+		return &c
+	}
+	return nil
+}
+
+// Update puts a whole document in the place of the last one: what it does not say
+// goes back to the code. All of it is applied, or nothing, and then the error
+// names every fault. State, counters and permits survive; calls under way keep the
+// settings they began with. Names that nobody has asked for yet are kept for when
+// somebody does: see [Registry.Unclaimed].
+//
+// It does not block on calls. Of concurrent Updates the last wins.
+func (r *Registry) Update(doc Document) error {
+	changed, err := r.update(doc)
+	for _, cmd := range changed {
+		cmd.circuit.tell()
+	}
+	return err
+}
+
+func (r *Registry) update(doc Document) (changed []*Command, err error) {
+	errs := doc.check()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	errs = append(errs, r.isolationsLocked(&doc)...)
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("firebreak: update: %w", errors.Join(errs...))
+	}
+	r.document = doc.clone()
+	for _, d := range r.dependencies {
+		in := d.layersLocked().resolve()
+		d.bulkhead.resize(newBounds(&in))
+	}
+	changed = r.allLocked()
+	for _, cmd := range changed {
+		cmd.apply(cmd.settingsLocked())
+	}
+	return changed, nil
+}
+
+// isolationsLocked returns a fault for every dependency that doc would give
+// another isolation: that is fixed for life.
+func (r *Registry) isolationsLocked(doc *Document) []error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(r.dependencies)) {
+		d := r.dependencies[name]
+		in := layers(nil, nil, among(doc.Dependencies, name), d.code, &doc.Defaults, &r.defaults).resolve()
+		if in.Isolation != d.bulkhead.isolation {
+			errs = append(errs, fmt.Errorf("dependency %q: Isolation: is %v and stays so for life, not %v", name, d.bulkhead.isolation, in.Isolation))
+		}
+	}
+	return errs
+}
+
+// apply puts new settings in force. Calls that have loaded the last ones keep them.
+func (c *Command) apply(set *settings) {
+	was := c.settings.Swap(set)
+	if was.window != set.window {
+		c.metrics.resize(set.window)
+		c.circuit.resize(set.window)
+	}
+	c.circuit.setMode(set.mode, c.clock.Now())
+}
+
+// Document returns the document in force, to change and give to [Registry.Update].
+// It is the caller's own.
+func (r *Registry) Document() Document {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.document.clone()
+}
+
+// Unclaimed returns the names in the document in force that nothing has asked for
+// yet, sorted: `command "usrs.get"`. Most are misspelt.
+func (r *Registry) Unclaimed() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var names []string
+	for name := range r.document.Commands {
+		if r.commands[name] == nil && r.keyed[name] == nil {
+			names = append(names, fmt.Sprintf("command %q", name))
+		}
+	}
+	for name := range r.document.Dependencies {
+		if r.dependencies[name] == nil {
+			names = append(names, fmt.Sprintf("dependency %q", name))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Shutdown refuses new calls with [ErrShutdown], those that wait or are queued too,
+// and waits for the permits of those in flight: nothing is cancelled. It returns
+// nil when the last permit is back, or an error at the end of ctx, which wraps
+// ctx's and lists each command with calls in flight, and for how long at least.
+//
+// It waits for runs whose caller has left and for [Command.Begin], not for
+// fallbacks. Further calls wait as well, each for itself. There is no way back.
+func (r *Registry) Shutdown(ctx context.Context) error {
+	began := time.Now()
+	r.mu.Lock()
+	first := !r.shut
+	r.shut = true
+	all := r.allLocked()
+	dependencies := slices.Collect(maps.Values(r.dependencies))
+	r.mu.Unlock()
+	if first {
+		// Circuits first: who is sent away from a bulkhead asks there why.
+		now := r.clock.Now()
+		for _, cmd := range all {
+			cmd.circuit.shut(now)
+			cmd.circuit.tell()
+		}
+		for _, d := range dependencies {
+			d.bulkhead.permits.Close()
+		}
+	}
+	for _, d := range dependencies {
+		select {
+		case <-d.bulkhead.permits.Idle():
+			continue
+		default:
+		}
+		select {
+		case <-d.bulkhead.permits.Idle():
+		case <-ctx.Done():
+			return r.stuck(time.Since(began), ctx.Err())
+		}
+	}
+	return nil
+}
+
+// stuck is the error that lists what is in flight.
+func (r *Registry) stuck(since time.Duration, err error) error {
+	var lines []string
+	for cmd := range r.Commands() {
+		if n := cmd.metrics.inFlight(); n > 0 {
+			lines = append(lines, fmt.Sprintf("%s: %d in flight for at least %v", cmd.name, n, since.Round(time.Millisecond)))
+		}
+	}
+	return fmt.Errorf("firebreak: shutdown: %s: %w", strings.Join(lines, "; "), err)
+}
+
+// said is c for keeping: nil if it says nothing.
+func said(c Config) *Config {
+	if c.isZero() {
+		return nil
+	}
+	return &c
+}
+
+func mustBeNamed(name, who string) {
+	if name == "" {
+		panic("firebreak: " + who + ": a name is needed")
+	}
+}
+
+func mustBePlaced(c *Config, who string) {
+	if errs := c.misplaced(); len(errs) > 0 {
+		panic(fmt.Sprintf("firebreak: %s: %v", who, errors.Join(errs...)))
+	}
+}
+
+// mustBeSame panics if c says other than code said the first time.
+func mustBeSame(code *Config, c Config, who string) {
+	var was Config
+	if code != nil {
+		was = *code
+	}
+	if !c.isZero() && !same(was, c) {
+		panic("firebreak: " + who + " is there already, with another Config")
+	}
+}
