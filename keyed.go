@@ -144,6 +144,7 @@ func (k *Keyed) makeWayLocked(now mono.Time) bool {
 		delete(k.byKey, key)
 		k.mu.Unlock()
 		k.searched = nil
+		k.dependency.registry.sorted.Store(nil)
 		return true
 	}
 	k.searched = &now
@@ -201,7 +202,7 @@ func (k *Keyed) Snapshot() Snapshot {
 	for i, cmd := range all {
 		sum.add(&cmd.metrics)
 		s.InFlight += cmd.metrics.inFlight()
-		s.MaxInFlight = max(s.MaxInFlight, cmd.metrics.running.Max(now))
+		s.MaxInFlight = max(s.MaxInFlight, cmd.metrics.peak.Max(now))
 		s.Fallbacks += cmd.fallbacks.inUse()
 		if i >= present {
 			continue

@@ -161,8 +161,9 @@ type metrics struct {
 	base cell
 	more atomic.Pointer[[maxCells]atomic.Pointer[cell]]
 
-	running rolling.Peak // the most runs at once, in the window
+	peak    rolling.Peak // the most runs at once, in the window
 	differs atomic.Bool  // some call's total was not its run: cells may have three histograms
+	reading atomic.Int32 // readers, who hold a cell's lock for a microsecond
 
 	mu     sync.Mutex // guards the opening of cells, and window
 	window time.Duration
@@ -204,7 +205,7 @@ const latencySlot = 20 * time.Second
 
 func (m *metrics) init(window time.Duration) {
 	m.window = window
-	m.running.Init(window)
+	m.peak.Init(window)
 }
 
 // cell returns the caller's.
@@ -260,7 +261,7 @@ func (m *metrics) begin() *cell {
 func (m *metrics) end(c *cell, now mono.Time) {
 	was := c.running.Add(-1) + 1
 	if m.more.Load() == nil {
-		m.running.Note(now, int(was))
+		m.peak.Note(now, int(was))
 	}
 }
 
@@ -334,19 +335,28 @@ func (m *metrics) resize(window time.Duration) {
 		c.window.Store(nil)
 		c.mu.Unlock()
 	}
-	m.running.Resize(window)
+	m.peak.Resize(window)
 }
 
-// lock takes the lock of a cell for a call that ends: of its own, or if that is
-// taken of another one.
+// lock takes the lock of a cell for a call that ends: of its own, or, if another
+// processor has that, of one that it opens. A reader is worth a short wait: it must
+// not make every scrape open cells. Nobody waits for a goroutine that was taken off
+// its processor with the lock held.
 func (m *metrics) lock(c *cell) *cell {
 	if c.mu.TryLock() {
 		return c
 	}
-	if c = m.open(); !c.mu.TryLock() {
+	for range 3 {
+		if m.reading.Load() == 0 {
+			break
+		}
 		runtime.Gosched()
-		c.mu.Lock()
+		if c.mu.TryLock() {
+			return c
+		}
 	}
+	c = m.open()
+	c.mu.Lock()
 	return c
 }
 
@@ -446,6 +456,8 @@ type reading struct {
 // add adds a command. Each cell is read at one moment; and as what comes of a call
 // is counted in the call's cell, no part exceeds its whole in the sum either.
 func (r *reading) add(m *metrics) {
+	m.reading.Add(1)
+	defer m.reading.Add(-1)
 	for c := range m.cells {
 		c.mu.Lock()
 		r.addCellLocked(c)
@@ -543,7 +555,7 @@ func (c *Command) Snapshot() Snapshot {
 	}
 	s.InFlight = c.metrics.inFlight()
 	c.metrics.noteRunning(now, s.InFlight)
-	s.MaxInFlight = max(s.InFlight, c.metrics.running.Max(now))
+	s.MaxInFlight = max(s.InFlight, c.metrics.peak.Max(now))
 	s.Fallbacks = c.fallbacks.inUse()
 	s.Bulkhead = c.dependency.bulkhead.read(now)
 	return s
@@ -582,7 +594,7 @@ func (c *cell) quiet(now mono.Time) bool {
 // sees how many there are.
 func (m *metrics) noteRunning(now mono.Time, n int) {
 	if m.more.Load() != nil {
-		m.running.Note(now, n)
+		m.peak.Note(now, n)
 	}
 }
 

@@ -346,13 +346,14 @@ func (r *Registry) Shutdown(ctx context.Context) error {
 		}
 	}
 	for _, d := range dependencies {
+		idle := d.bulkhead.permits.Idle()
 		select {
-		case <-d.bulkhead.permits.Idle():
+		case <-idle: // also if ctx is over
 			continue
 		default:
 		}
 		select {
-		case <-d.bulkhead.permits.Idle():
+		case <-idle:
 		case <-ctx.Done():
 			return r.stuck(time.Since(began), ctx.Err())
 		}
