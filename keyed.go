@@ -197,7 +197,7 @@ func (k *Keyed) Snapshot() Snapshot {
 		k.dependency.code, &r.document.Defaults, &r.defaults).resolve()
 	s := Snapshot{Time: r.clock.Moment(now), Dependency: k.dependency.name, Command: k.name, Mode: c.Mode}
 
-	sum := reading{now: now, differs: true, total: k.past.total}
+	sum := reading{now: now, differs: true, past: k.past}
 	var health, failures uint64
 	for i, cmd := range all {
 		sum.add(&cmd.metrics)
@@ -215,8 +215,6 @@ func (k *Keyed) Snapshot() Snapshot {
 		}
 	}
 	sum.into(&s)
-	s.RunHistogram.add(&k.past.runs)
-	s.CallHistogram.add(&k.past.totals)
 	s.MaxInFlight = max(s.MaxInFlight, s.InFlight)
 	if health > 0 {
 		s.ErrorPercentage = 100 * float64(failures) / float64(health)

@@ -451,6 +451,7 @@ type reading struct {
 	differs       bool // some call's total was not its run; else runs are the totals
 	window, total [events]uint64
 	runs, totals  histogram.Merge
+	past          family // what is no command's any more
 }
 
 // add adds a command. Each cell is read at one moment; and as what comes of a call
@@ -468,13 +469,8 @@ func (r *reading) add(m *metrics) {
 func (r *reading) addCellLocked(c *cell) {
 	if l := c.latency; l != nil {
 		var live [histogram.Slots]bool
-		if slot, ok := l.ring.Oldest(r.now); ok {
-			for ; ; slot = (slot + 1) % histogram.Slots {
-				live[slot] = true
-				if slot == l.ring.Newest() {
-					break
-				}
-			}
+		for slot := range l.ring.Live(r.now) {
+			live[slot] = true
 		}
 		l.plain.AddTo(&r.runs, live)
 		if l.runs != nil {
@@ -503,11 +499,14 @@ func (r *reading) addCellLocked(c *cell) {
 
 // into fills in what a reading says.
 func (r *reading) into(s *Snapshot) {
+	for e, n := range r.past.total {
+		r.total[e] += n
+	}
 	s.Window, s.Total = countsOf(&r.window), countsOf(&r.total)
-	s.RunLatency, s.RunHistogram = Percentiles(r.runs.Percentiles()), histogramOf(&r.runs)
+	s.RunLatency, s.RunHistogram = Percentiles(r.runs.Percentiles()), histogramOf(&r.runs, &r.past.runs)
 	s.CallLatency, s.CallHistogram = s.RunLatency, s.RunHistogram
 	if r.differs {
-		s.CallLatency, s.CallHistogram = Percentiles(r.totals.Percentiles()), histogramOf(&r.totals)
+		s.CallLatency, s.CallHistogram = Percentiles(r.totals.Percentiles()), histogramOf(&r.totals, &r.past.totals)
 	}
 }
 
@@ -525,18 +524,14 @@ func countsOf(n *[events]uint64) Counts {
 	}
 }
 
-func histogramOf(m *histogram.Merge) (h Histogram) {
+func histogramOf(m *histogram.Merge, past *histogram.Cumulative) Histogram {
 	c := m.Cumulative()
-	h.add(&c)
-	return h
-}
-
-func (h *Histogram) add(c *histogram.Cumulative) {
-	h.Count += c.Count
-	h.Sum += c.Sum
+	c.Add(past)
+	h := Histogram{Count: c.Count, Sum: c.Sum}
 	for i := range h.below {
-		h.below[i] += c.At(i)
+		h.below[i] = c.At(i)
 	}
+	return h
 }
 
 // Snapshot is how the command and its dependency are doing now. It allocates

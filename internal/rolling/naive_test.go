@@ -8,6 +8,7 @@ import (
 
 	"github.com/firebreak-go/firebreak/internal/mono"
 	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -134,6 +135,15 @@ func script(data []byte, length int64) (steps []step) {
 		})
 	}
 	return steps
+}
+
+// scripts are of a few lengths, as rapid's own are too short for windows to fill
+// and expire.
+func scripts() *rapid.Generator[[]byte] {
+	return rapid.Custom(func(t *rapid.T) []byte {
+		n := rapid.SampledFrom([]int{6, 60, 300}).Draw(t, "bytes")
+		return rapid.SliceOfN(rapid.Byte(), n, n).Draw(t, "script")
+	})
 }
 
 // seeds are scripts worth beginning with.

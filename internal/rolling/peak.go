@@ -32,7 +32,8 @@ func (p *Peak) Resize(window time.Duration) {
 
 // Note notes n. Where it is no news, it costs two loads.
 func (p *Peak) Note(now mono.Time, n int) {
-	if int64(n) <= p.newest.Load() && p.ring.Load().Holds(now) {
+	// In this order: newest is lowered before the ring holds the next bucket's moments.
+	if p.ring.Load().Holds(now) && int64(n) <= p.newest.Load() {
 		return
 	}
 	p.mu.Lock()
@@ -53,15 +54,9 @@ func (p *Peak) Note(now mono.Time, n int) {
 func (p *Peak) Max(now mono.Time) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := p.ring.Load()
 	most := int64(0)
-	if slot, ok := r.Oldest(now); ok {
-		for ; ; slot = (slot + 1) % Buckets {
-			most = max(most, p.most[slot])
-			if slot == r.Newest() {
-				break
-			}
-		}
+	for slot := range p.ring.Load().Live(now) {
+		most = max(most, p.most[slot])
 	}
 	return int(most)
 }

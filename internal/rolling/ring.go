@@ -3,6 +3,7 @@
 package rolling
 
 import (
+	"iter"
 	"sync/atomic"
 	"time"
 
@@ -85,6 +86,17 @@ func (r *Ring) Newest() int { return r.newest }
 func (r *Ring) Oldest(now mono.Time) (slot int, ok bool) {
 	_, begun := r.begun(now)
 	return (r.newest + 1 + begun) % r.slots, begun < r.slots
+}
+
+// Live yields the slots of the window that ends with now's bucket, oldest first. It
+// moves nothing.
+func (r *Ring) Live(now mono.Time) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		slot, ok := r.Oldest(now)
+		for ok && yield(slot) && slot != r.newest {
+			slot = (slot + 1) % r.slots
+		}
+	}
 }
 
 // begun returns the number of now's bucket, and how many slots would be opened to

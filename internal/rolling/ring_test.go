@@ -144,7 +144,7 @@ func TestRingAgainstAList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		length := rapid.OneOf(rapid.Int64Range(1, 100), rapid.Int64Range(1, 1<<60)).Draw(t, "length")
 		slots := rapid.IntRange(1, 12).Draw(t, "slots")
-		checkRing(t, length, slots, script(rapid.SliceOf(rapid.Byte()).Draw(t, "script"), length))
+		checkRing(t, length, slots, script(scripts().Draw(t, "script"), length))
 	})
 }
 

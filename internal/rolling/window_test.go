@@ -139,7 +139,7 @@ func TestWindowAgainstAList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		length := rapid.OneOf(rapid.Int64Range(1, 100), rapid.Int64Range(1, 1<<59)).Draw(t, "length")
 		start := counts{rapid.Uint64().Draw(t, "outcomes"), rapid.Uint64().Draw(t, "slow")}
-		checkWindow(t, length, start, script(rapid.SliceOf(rapid.Byte()).Draw(t, "script"), length))
+		checkWindow(t, length, start, script(scripts().Draw(t, "script"), length))
 	})
 }
 

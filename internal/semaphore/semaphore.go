@@ -106,10 +106,7 @@ func (s *Semaphore) Withdraw(w *Waiter) bool {
 	if !w.queued {
 		return false
 	}
-	s.queue.remove(w)
-	if s.queue.size == 0 {
-		s.word.update(func(st state) state { return st.in(plain) })
-	}
+	s.dequeueLocked(w)
 	return true
 }
 
@@ -117,16 +114,16 @@ func (s *Semaphore) Withdraw(w *Waiter) bool {
 // in flight just before, for a rolling maximum, or 0 where permits lie in cells,
 // as to count them would cost more than the release.
 func (s *Semaphore) Release() (was int) {
-	if s.word.load().mode() == spread && s.cells.put() {
-		return 0
+	if was, ok := s.put(); ok {
+		return was
 	}
-	st := s.word.back()
-	if st.owes() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.settleLocked()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was, next := s.passLocked()
+	if next != nil {
+		next.Turn(true)
 	}
-	return st.out() + 1
+	return was
 }
 
 // Pass is [Semaphore.Release] for a worker that can go on: it hands the permit to
@@ -134,19 +131,13 @@ func (s *Semaphore) Release() (was int) {
 // waits, or more are in flight than the limit allows by now, it returns nil and the
 // permit is back.
 func (s *Semaphore) Pass() *Waiter {
-	if s.word.load().mode() == spread && s.cells.put() {
-		return nil
-	}
-	if !s.word.back().owes() {
+	if _, ok := s.put(); ok {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w := s.nextLocked(); w != nil {
-		return w
-	}
-	s.settleLocked()
-	return nil
+	_, next := s.passLocked()
+	return next
 }
 
 // Resize changes the limit, at least one. Once it returns nothing is admitted above
@@ -157,7 +148,10 @@ func (s *Semaphore) Resize(limit int) {
 	defer s.mu.Unlock()
 	s.gatherLocked()
 	s.word.update(func(st state) state { return st.limitedTo(limit) })
-	s.settleLocked()
+	for s.queue.size > 0 && s.word.load().free() > 0 {
+		s.word.update(func(st state) state { return st.plus(1) })
+		s.firstLocked().Turn(true)
+	}
 }
 
 // Close ends admission for good: every waiter has its turn, without a permit. What
@@ -168,9 +162,11 @@ func (s *Semaphore) Close() {
 	s.gatherLocked()
 	s.word.update(func(st state) state { return st.in(closed) })
 	for s.queue.size > 0 {
-		s.queue.pop().Turn(false)
+		w := s.queue.first
+		s.queue.remove(w)
+		w.Turn(false)
 	}
-	s.settleLocked()
+	s.tellIdleLocked()
 }
 
 // Idle returns a channel that is closed once the semaphore is closed and all its
@@ -181,7 +177,7 @@ func (s *Semaphore) Idle() <-chan struct{} {
 	defer s.mu.Unlock()
 	c := make(chan struct{})
 	s.idle = append(s.idle, c)
-	s.settleLocked()
+	s.tellIdleLocked()
 	return c
 }
 
@@ -213,37 +209,55 @@ func (s *Semaphore) Queued() int {
 	return s.queue.size
 }
 
-// settleLocked does what a permit that came back, or a new limit, makes due: waiters
-// have their turn, and if the last permit is back after Close it is told.
-func (s *Semaphore) settleLocked() {
-	for w := s.nextLocked(); w != nil; w = s.nextLocked() {
-		w.Turn(true)
+// put puts a permit back unless that makes something due: while somebody waits, and
+// once the semaphore is closed.
+func (s *Semaphore) put() (was int, ok bool) {
+	for {
+		st := s.word.load()
+		switch {
+		case st.mode() == waiting || st.mode() == closed:
+			return 0, false
+		case st.mode() == spread && s.cells.put():
+			return 0, true
+		case s.word.swap(st, st.minus(1)):
+			return st.out(), true
+		}
 	}
+}
+
+// passLocked hands the caller's permit to the first waiter, or puts it back if there
+// is none or it was one too many. It returns how many were in flight before.
+func (s *Semaphore) passLocked() (was int, next *Waiter) {
+	if st := s.word.load(); st.mode() == waiting && st.free() >= 0 {
+		return st.out(), s.firstLocked()
+	}
+	st := s.word.update(func(st state) state { return st.minus(1) })
+	s.tellIdleLocked()
+	return st.out() + 1, nil
+}
+
+// firstLocked takes the first waiter from the queue, for whom a permit is out.
+func (s *Semaphore) firstLocked() *Waiter {
+	w := s.queue.first
+	s.dequeueLocked(w)
+	return w
+}
+
+func (s *Semaphore) dequeueLocked(w *Waiter) {
+	s.queue.remove(w)
+	if s.queue.size == 0 {
+		s.word.update(func(st state) state { return st.in(plain) })
+	}
+}
+
+// tellIdleLocked tells those who wait for the last permit if it is back.
+func (s *Semaphore) tellIdleLocked() {
 	if st := s.word.load(); st.mode() == closed && st.out() == 0 {
 		for _, c := range s.idle {
 			close(c)
 		}
 		s.idle = nil
 	}
-}
-
-// nextLocked takes a permit for the first waiter and returns that waiter, or nil if
-// one of the two is not there.
-func (s *Semaphore) nextLocked() *Waiter {
-	for s.queue.size > 0 {
-		st := s.word.load()
-		if st.free() <= 0 {
-			return nil
-		}
-		to := st.plus(1)
-		if s.queue.size == 1 {
-			to = to.in(plain)
-		}
-		if s.word.swap(st, to) {
-			return s.queue.pop()
-		}
-	}
-	return nil
 }
 
 // A mode says who may take a permit from the word, and how.
@@ -275,17 +289,12 @@ func (st state) limit() int { return int(st >> limitShift) }
 // out.
 func (st state) free() int { return st.limit() - st.out() }
 
-// owes reports whether a permit that just came back makes something due.
-func (st state) owes() bool {
-	return st.mode() == waiting && st.free() > 0 || st.mode() == closed && st.out() == 0
-}
-
 func (st state) in(m mode) state  { return st&^modeMask | state(m) }
 func (st state) plus(n int) state { return st + state(n)<<outShift }
 
 func (st state) minus(n int) state {
 	if n > st.out() {
-		panic(overReleased)
+		panic("semaphore: more releases than permits")
 	}
 	return st - state(n)<<outShift
 }
@@ -297,18 +306,16 @@ func (st state) limitedTo(limit int) state {
 	return st&(1<<limitShift-1) | state(min(limit, Unlimited))<<limitShift
 }
 
-const overReleased = "semaphore: more releases than permits"
-
 // word is the state of a semaphore. As the limit is in it, an admission is exact
 // under a resize: its compare-and-swap is both the look and the step. Invariants:
 //
 //   - out is what is in flight, plus what lies in cells or is on its way there.
 //   - Permits lie in cells only in mode spread, and then all is out that a cell has.
-//   - Whenever the mutex is free the mode is waiting exactly if the queue is not
-//     empty, and each permit free then has somebody on the way to the mutex, who
-//     put it back and will give it to the first waiter.
-//   - Without the mutex the mode and the limit do not change, out falls by one in
-//     any mode, and grows by one in mode plain only.
+//   - While the mutex is free the mode is waiting exactly if the queue is not empty,
+//     and then no permit is free: one that comes back goes to the first waiter in
+//     one step, so that there is nothing to overtake for and nothing to strand.
+//   - Without the mutex the word changes by one permit only: out in mode plain, back
+//     in modes plain and spread.
 type word struct{ bits atomic.Uint64 }
 
 func (w *word) load() state { return state(w.bits.Load()) }
@@ -317,22 +324,14 @@ func (w *word) swap(from, to state) bool {
 	return w.bits.CompareAndSwap(uint64(from), uint64(to))
 }
 
-// update is for whoever has the mutex.
-func (w *word) update(change func(state) state) {
+// update is for whoever has the mutex. It returns the new state.
+func (w *word) update(change func(state) state) state {
 	for {
-		if st := w.load(); w.swap(st, change(st)) {
-			return
+		st := w.load()
+		if to := change(st); w.swap(st, to) {
+			return to
 		}
 	}
-}
-
-// back puts one permit back, in any mode, and returns the state after it.
-func (w *word) back() state {
-	st := state(w.bits.Add(^uint64(1<<outShift - 1)))
-	if st.out() == fieldMask { // it was 0
-		panic(overReleased)
-	}
-	return st
 }
 
 // A Waiter waits for a permit, once at a time; when it no longer does it may be used
@@ -367,12 +366,6 @@ func (q *queue) push(w *Waiter) {
 	}
 	q.last = w
 	q.size++
-}
-
-func (q *queue) pop() *Waiter {
-	w := q.first
-	q.remove(w)
-	return w
 }
 
 func (q *queue) remove(w *Waiter) {
