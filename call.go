@@ -97,7 +97,8 @@ func (c *Call) Settle(err error) error {
 		}
 	}()
 	now := c.call.cmd.clock.Now()
-	end := c.call.verdict(c.caller, c.over, now, err)
+	var end ending
+	c.call.verdict(c.caller, c.over, now, err, &end)
 	judged = true
 	c.bookAt(now, end)
 	return end.err
@@ -169,6 +170,6 @@ func (c *Call) expire() {
 func (c *Call) book(end ending) { c.bookAt(c.call.cmd.clock.Now(), end) }
 
 func (c *Call) bookAt(now mono.Time, end ending) {
-	c.call.book(now, end)
-	c.call.told(c.caller, end)
+	c.call.book(now, &end)
+	c.call.told(c.caller, &end)
 }

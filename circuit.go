@@ -320,6 +320,7 @@ func (c *circuit) probe(e *era, now mono.Time, set *settings) (token, bool) {
 			return token{}, false
 		}
 		e = &era{kind: eraHalfOpen, probes: e.probes}
+		e.door.Store(&door{opens: now}) // before anybody can see the era
 		c.beginLocked(e, now)
 	}
 	e.leases = slices.DeleteFunc(e.leases, func(l *lease) bool { return !l.live(now) })
@@ -362,14 +363,13 @@ func (c *circuit) shutLocked(e *era, opens mono.Time, wait time.Duration) {
 // was refused further in, or ended neutral. A probe's place is free again at once.
 func (c *circuit) giveBack(t token, now mono.Time) {
 	if t.lease != nil {
-		c.settleProbe(t, neutral, judgement{now: now})
+		c.settleProbe(t, neutral, &judgement{now: now})
 	}
 }
 
 // A judgement is what the circuit is told of one outcome.
 type judgement struct {
 	now  mono.Time
-	slow bool
 	err  error         // of a bad outcome
 	hint time.Duration // of RetryAfter
 	set  *settings
@@ -386,32 +386,41 @@ func (j *judgement) notBefore() mono.Time {
 // noHint is before every moment.
 const noHint mono.Time = math.MinInt64
 
-// record spends the token of a call whose outcome is good or bad.
-func (c *circuit) record(t token, h health, j judgement) {
-	switch {
-	case t.blind:
-		return
-	case t.lease != nil:
-		c.settleProbe(t, h, j)
-		return
-	case h == neutral:
+// record spends the token of an executed call. The usual case, a good outcome of a
+// closed era, writes the window and nothing else.
+func (c *circuit) record(call *call, h health, slow bool, end *ending) {
+	t := &call.token
+	if h == neutral || t.lease != nil || t.blind {
+		c.recordOther(call, h, end)
 		return
 	}
 	e := t.era
-	e.window.Add(j.now, h == bad, j.slow)
+	e.window.Add(call.now, h == bad, slow)
+	if h == good {
+		if e.inARow.Load() != 0 {
+			e.inARow.Store(0)
+		}
+		if !slow && !e.lacking.Load() {
+			return
+		}
+	}
+	j := judgement{now: call.now, err: end.cause, hint: end.hint, set: call.set}
 	if h == bad {
 		e.inARow.Add(1)
-		e.last.note(j)
-	} else if e.inARow.Load() != 0 {
-		e.inARow.Store(0)
+		e.last.note(&j)
 	}
-	if h == bad || j.slow || e.lacking.Load() {
-		c.judge(e, j)
+	c.judge(e, &j)
+}
+
+// recordOther is record for probes, neutral outcomes and calls that Shadow let pass.
+func (c *circuit) recordOther(call *call, h health, end *ending) {
+	if call.token.lease != nil {
+		c.settleProbe(call.token, h, &judgement{now: call.now, err: end.cause, hint: end.hint, set: call.set})
 	}
 }
 
 // judge opens the circuit if a rule holds (S29).
-func (c *circuit) judge(e *era, j judgement) {
+func (c *circuit) judge(e *era, j *judgement) {
 	if e.kind != eraClosed || c.era.Load() != e {
 		return // forced closed is never judged, another era not by this outcome
 	}
@@ -487,7 +496,7 @@ func wilsonLowerBound(x, n uint64) float64 {
 
 // settleProbe spends the token of a probe. One that comes home to another era has
 // only been counted.
-func (c *circuit) settleProbe(t token, h health, j judgement) {
+func (c *circuit) settleProbe(t token, h health, j *judgement) {
 	text := ""
 	if h == bad {
 		text = errorText(j.err)
@@ -545,7 +554,7 @@ func (c *circuit) windowedLocked(kind eraKind, now mono.Time) {
 
 // openLocked begins an open era. All that will be asked of it is fixed here:
 // evidence, the moment of the first probe, how many probes, the error.
-func (c *circuit) openLocked(j judgement, rule string, sum rolling.Totals, text string, hint mono.Time) {
+func (c *circuit) openLocked(j *judgement, rule string, sum rolling.Totals, text string, hint mono.Time) {
 	sleep := &j.set.sleep
 	e := &era{kind: eraOpen, probes: sleep.probes}
 	opens := sleep.firstProbe(j.now, c.failedProbes, hint)
@@ -805,7 +814,7 @@ type lastFailure struct {
 	hint   mono.Time // if hinted
 }
 
-func (l *lastFailure) note(j judgement) {
+func (l *lastFailure) note(j *judgement) {
 	if j.hint > 0 {
 		l.mu.Lock()
 	} else if !l.mu.TryLock() {

@@ -131,8 +131,13 @@ func perform[In, T any](ctx context.Context, cmd *Command, c *call, t task[In, T
 	if err := c.acquire(ctx); err != nil {
 		return v, err
 	}
-	// 3. The dependency, under the deadline; then the verdict. From here on the
-	// permit, the token and a run begun are ours, and go back in one place.
+	// 3. The dependency, under the deadline; the verdict; the books.
+	return execute(ctx, c, t)
+}
+
+// execute runs a call that has its permit, on the caller's goroutine. The permit,
+// the token and a run begun go back in settle, whatever run does.
+func execute[In, T any](ctx context.Context, c *call, t task[In, T]) (v T, err error) {
 	within, over := c.context(ctx)
 	returned := false
 	defer func() {
@@ -146,13 +151,14 @@ func perform[In, T any](ctx context.Context, cmd *Command, c *call, t task[In, T
 				err = end.err
 			}
 		}
-		c.settle(ctx, c.cmd.clock.Now(), end, over)
+		c.settle(ctx, c.cmd.clock.Now(), &end, over)
 	}()
 	v, err = run(c, &t, within)
 	now := c.cmd.clock.Now()
-	end := c.verdict(ctx, over, now, err)
+	var end ending
+	c.verdict(ctx, over, now, err, &end)
 	returned = true
-	c.settle(ctx, now, end, over)
+	c.settle(ctx, now, &end, over)
 	return v, end.err
 }
 
@@ -255,15 +261,22 @@ type ending struct {
 	hint    time.Duration // of RetryAfter
 }
 
-// verdict decides on a run that returned err at now; semantics.md, section 2. over
-// is run's context; it is not asked if that was the caller's own.
-func (c *call) verdict(ctx context.Context, over watcher, now mono.Time, err error) ending {
-	if err == nil {
-		if now <= c.deadline {
-			return ending{outcome: OutcomeSuccess}
-		}
-		return ending{outcome: OutcomeTimeout, cause: ErrTimeout} // the value is there and is delivered
+// verdict decides on a run that returned err at now, and fills in the ending;
+// semantics.md, section 2. over is run's context; it is not asked if that was the
+// caller's own.
+func (c *call) verdict(ctx context.Context, over watcher, now mono.Time, err error, end *ending) {
+	switch {
+	case err != nil:
+		*end = c.failed(ctx, over, now, err)
+	case now <= c.deadline:
+		end.outcome = OutcomeSuccess
+	default: // the value is there and is delivered
+		end.outcome, end.cause = OutcomeTimeout, ErrTimeout
 	}
+}
+
+// failed is the verdict on a run that returned an error.
+func (c *call) failed(ctx context.Context, over watcher, now mono.Time, err error) ending {
 	if c.inject != nil {
 		switch err { //nolint:errorlint // these stand for themselves; wrapped, they are another command's
 		case ErrOpen:
@@ -282,9 +295,9 @@ func (c *call) verdict(ctx context.Context, over watcher, now mono.Time, err err
 
 // late is rows 4 and 5: a call that ended with an error after its caller, or its
 // deadline, did. err is run's, nil if it has none.
-func (c *call) late(ctx context.Context, over watcher, now mono.Time, err error) (ending, bool) {
+func (c *call) late(ctx context.Context, over watcher, now mono.Time, err error) (end ending, late bool) {
 	if o, gone := c.callerLeft(ctx, over, now); gone {
-		end := ending{outcome: o, err: ctx.Err()}
+		end = ending{outcome: o, err: ctx.Err()}
 		if end.err == nil { // its deadline passed, and its timer is late
 			end.err = context.DeadlineExceeded
 		}
@@ -297,7 +310,7 @@ func (c *call) late(ctx context.Context, over watcher, now mono.Time, err error)
 	if now < c.deadline {
 		return ending{}, false
 	}
-	end := ending{outcome: OutcomeTimeout, err: c.error(ErrTimeout, unmark(err)), cause: err}
+	end = ending{outcome: OutcomeTimeout, err: c.error(ErrTimeout, unmark(err)), cause: err}
 	if err == nil {
 		end.cause = ErrTimeout
 	}
@@ -358,41 +371,40 @@ func (c *call) error(reason, cause error) *Error {
 // settle is the accounting of a call whose run is over: statistics, circuit,
 // permit, observers, in this order, so that the next waiter sees the news and the
 // call is counted when its caller hears of it.
-func (c *call) settle(ctx context.Context, now mono.Time, end ending, over *deadline.Context) {
+func (c *call) settle(ctx context.Context, now mono.Time, end *ending, over *deadline.Context) {
 	if over != nil {
 		over.Finish()
 	}
-	c.account(now, end)
-	c.cmd.dependency.bulkhead.release(now)
-	c.told(ctx, end)
-}
-
-// account is settle's statistics and circuit.
-func (c *call) account(now mono.Time, end ending) {
 	c.cmd.metrics.end(c.cell, now)
 	c.book(now, end)
+	c.cmd.dependency.bulkhead.release(now)
+	if c.cmd.registry.observers.Load() != nil {
+		c.told(ctx, end)
+	}
 }
 
-// book counts the outcome and tells the circuit.
-func (c *call) book(now mono.Time, end ending) {
+// book is settle's statistics and circuit.
+func (c *call) book(now mono.Time, end *ending) {
 	c.now, c.outcome = now, end.outcome
 	if !end.outcome.executed() { // injected: as if it had been refused
 		c.countRefusal(end.outcome, end.err)
 		return
 	}
+	run := time.Duration(now - c.started)
+	slow := c.set.rules.slowCall > 0 && run > c.set.rules.slowCall
+	if end.outcome == OutcomeSuccess {
+		c.cell = c.cmd.metrics.executed(c, run, false, false)
+		c.cmd.circuit.record(c, good, slow, end)
+		return
+	}
 	c.asks = !c.begun && asksFallback(end, c.set.recoverPanics)
 	c.pending = c.asks && c.given && c.set.maxFallbacks > 0
-	took := timing{run: now.Sub(c.started), total: now.Sub(c.submitted), split: c.started != c.submitted, pending: c.pending}
-	c.cell = c.cmd.metrics.executed(c.cell, now, end.outcome, took, c.asks && !c.pending, c.overran(now, end))
-
-	c.cmd.circuit.record(c.token, c.healthOf(end.outcome), judgement{
-		now: now, err: end.cause, hint: end.hint, set: c.set,
-		slow: c.set.rules.slowCall > 0 && took.run > c.set.rules.slowCall,
-	})
+	c.cell = c.cmd.metrics.executed(c, run, c.asks && !c.pending, c.overran(now, end))
+	c.cmd.circuit.record(c, c.healthOf(end.outcome), slow, end)
 }
 
 // asksFallback: a failure, and a timeout whose value did not come after all.
-func asksFallback(end ending, recovered bool) bool {
+func asksFallback(end *ending, recovered bool) bool {
 	switch end.outcome {
 	case OutcomeFailure:
 		return true
@@ -405,7 +417,7 @@ func asksFallback(end ending, recovered bool) bool {
 }
 
 // overran: it answered after all, or took a tenth longer than it might.
-func (c *call) overran(now mono.Time, end ending) bool {
+func (c *call) overran(now mono.Time, end *ending) bool {
 	if now <= c.deadline {
 		return false
 	}
@@ -428,14 +440,10 @@ func (c *call) healthOf(o Outcome) health {
 }
 
 // told tells the observers of a call that has its outcome.
-func (c *call) told(ctx context.Context, end ending) {
+func (c *call) told(ctx context.Context, end *ending) {
 	if c.cmd.registry.observers.Load() == nil {
 		return
 	}
-	c.observeCall(ctx, end)
-}
-
-func (c *call) observeCall(ctx context.Context, end ending) {
 	e := c.event(end.err)
 	if e.Err == nil {
 		e.Err = end.cause
@@ -468,7 +476,9 @@ func (c *call) event(err error) CallEvent {
 // refuse settles a call whose run never began, at c.now, and returns its error.
 func (c *call) refuse(ctx context.Context, o Outcome, err error) error {
 	c.countRefusal(o, err)
-	c.told(ctx, ending{outcome: o, err: err})
+	if c.cmd.registry.observers.Load() != nil {
+		c.told(ctx, &ending{outcome: o, err: err})
+	}
 	return err
 }
 
@@ -482,8 +492,8 @@ func (c *call) countRefusal(o Outcome, err error) {
 	c.cell = c.cmd.metrics.count(what, c.now)
 
 	if o == OutcomeRejected && c.set.countRejections && c.token.lease == nil && c.token.era != nil {
-		c.cmd.circuit.record(c.token, bad, judgement{now: c.now, err: err, set: c.set})
-	} else {
+		c.cmd.circuit.record(c, bad, false, &ending{cause: err})
+	} else if c.token.lease != nil {
 		c.cmd.circuit.giveBack(c.token, c.now)
 	}
 }

@@ -85,7 +85,7 @@ func answer[T any](ctx context.Context, c *call, v T, cause error, n int, ask fu
 	}
 	if !c.cmd.fallbacks.take(c.set.maxFallbacks) {
 		c.answered(ctx, eventFallbackRejected, ErrFallbackRejected)
-		return v, c.failed(cause, ErrFallbackRejected)
+		return v, c.unanswered(cause, ErrFallbackRejected)
 	}
 	returned := false
 	defer func() {
@@ -116,7 +116,7 @@ func answer[T any](ctx context.Context, c *call, v T, cause error, n int, ask fu
 		failure = errors.Join(failures...)
 	}
 	c.answered(ctx, eventFallbackFailure, failure)
-	return v, c.failed(cause, failure)
+	return v, c.unanswered(cause, failure)
 }
 
 // answered counts how the fallbacks ended and tells observers.
@@ -145,8 +145,8 @@ func (c *call) answered(ctx context.Context, what event, err error) {
 	})
 }
 
-// failed is the error of a call whose fallbacks failed too.
-func (c *call) failed(cause, fallback error) error {
+// unanswered is the error of a call whose fallbacks failed too.
+func (c *call) unanswered(cause, fallback error) error {
 	if ours, ok := cause.(*Error); ok && c.outcome != OutcomeFailure { //nolint:errorlint // the call's own, not one further in
 		return ours.withFallback(fallback)
 	}

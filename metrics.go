@@ -259,8 +259,7 @@ func (m *metrics) begin() *cell {
 
 // end counts a run that is over.
 func (m *metrics) end(c *cell, now mono.Time) {
-	was := c.running.Add(-1) + 1
-	if m.more.Load() == nil {
+	if was := c.running.Add(-1) + 1; m.more.Load() == nil {
 		m.peak.Note(now, int(was))
 	}
 }
@@ -276,8 +275,13 @@ func (m *metrics) inFlight() int {
 
 // count counts a free event.
 func (m *metrics) count(e event, now mono.Time) *cell {
-	c := m.cell()
-	m.rolled(c, now)
+	c := &m.base
+	if m.more.Load() != nil {
+		c = m.cell()
+	}
+	if w := c.window.Load(); w == nil || !w.ring.Holds(now) {
+		m.roll(c, now)
+	}
 	n := &c.free[e-firstFree]
 	if v := n.Load(); !n.CompareAndSwap(v, v+1) {
 		n.Add(1)
@@ -286,14 +290,11 @@ func (m *metrics) count(e event, now mono.Time) *cell {
 	return c
 }
 
-// rolled makes sure that now's bucket has begun, for a counter that needs no lock.
-func (m *metrics) rolled(c *cell, now mono.Time) {
-	if w := c.window.Load(); w != nil && w.ring.Holds(now) {
-		return
-	}
+// roll makes sure that now's bucket has begun.
+func (m *metrics) roll(c *cell, now mono.Time) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	m.rollLocked(c, now)
-	c.mu.Unlock()
 }
 
 func (m *metrics) rollLocked(c *cell, now mono.Time) {
@@ -343,9 +344,6 @@ func (m *metrics) resize(window time.Duration) {
 // not make every scrape open cells. Nobody waits for a goroutine that was taken off
 // its processor with the lock held.
 func (m *metrics) lock(c *cell) *cell {
-	if c.mu.TryLock() {
-		return c
-	}
 	for range 3 {
 		if m.reading.Load() == 0 {
 			break
@@ -360,34 +358,34 @@ func (m *metrics) lock(c *cell) *cell {
 	return c
 }
 
-// A timing is how long an executed call took.
-type timing struct {
-	run, total time.Duration
-	split      bool // total is not run
-	pending    bool // total is not known before the fallbacks are done
-}
-
-// executed counts the outcome of a call, with its latency, in c or a cell near it.
-func (m *metrics) executed(c *cell, now mono.Time, o Outcome, t timing, missing, overran bool) *cell {
-	c = m.lock(c)
-	if w := c.window.Load(); w == nil || !w.ring.Holds(now) {
-		m.rollLocked(c, now)
+// executed counts the outcome of a call, with its latency, in its cell or one near
+// it, and returns which.
+func (m *metrics) executed(call *call, run time.Duration, missing, overran bool) *cell {
+	c := call.cell
+	if !c.mu.TryLock() {
+		c = m.lock(c)
 	}
-	c.held[o]++
+	if w := c.window.Load(); w == nil || !w.ring.Holds(call.now) {
+		m.rollLocked(c, call.now)
+	}
+	c.held[call.outcome]++
 	if missing {
 		c.held[eventFallbackMissing]++
 	}
 	if overran {
 		c.held[eventOverran]++
 	}
-	l, slot := c.slotLocked(now)
-	if !t.split && !t.pending {
-		l.plain.Record(slot, t.run)
+	l := c.latency
+	if l == nil || !l.ring.Holds(call.now) {
+		l = c.retireLocked(call.now)
+	}
+	if slot := l.ring.Newest(); !call.pending && call.started == call.submitted {
+		l.plain.Record(slot, run)
 	} else {
 		m.splitLocked(l)
-		l.runs.Record(slot, t.run)
-		if !t.pending {
-			l.totals.Record(slot, t.total)
+		l.runs.Record(slot, run)
+		if !call.pending {
+			l.totals.Record(slot, call.now.Sub(call.submitted))
 		}
 	}
 	c.mu.Unlock()
@@ -402,13 +400,14 @@ func (m *metrics) add(c *cell, now mono.Time, e event, pending bool, total time.
 	m.rollLocked(c, now)
 	c.held[e]++
 	if pending {
-		l, slot := c.slotLocked(now)
+		l := c.retireLocked(now)
 		m.splitLocked(l)
-		l.totals.Record(slot, total)
+		l.totals.Record(l.ring.Newest(), total)
 	}
 }
 
-func (c *cell) slotLocked(now mono.Time) (*latencies, int) {
+// retireLocked makes sure that now's slot has begun.
+func (c *cell) retireLocked(now mono.Time) *latencies {
 	l := c.latency
 	if l == nil {
 		l = &latencies{}
@@ -418,7 +417,7 @@ func (c *cell) slotLocked(now mono.Time) (*latencies, int) {
 	if !l.ring.Holds(now) {
 		l.ring.Advance(now, l.retire)
 	}
-	return l, l.ring.Newest()
+	return l
 }
 
 func (l *latencies) retire(slot int) {

@@ -141,7 +141,7 @@ func (j *job[In, T]) result(c *call) (v T, err error) {
 	if j.state.is(jobDropped) {
 		return v, c.refuse(j.caller, j.end.outcome, j.end.err)
 	}
-	c.told(j.caller, j.end)
+	c.told(j.caller, &j.end)
 	return j.v, j.end.err
 }
 
@@ -170,8 +170,8 @@ func (j *job[In, T]) leave(c *call) (err error, gone bool) { //nolint:revive // 
 		return nil, false
 	}
 	*c = j.call
-	c.book(now, end)
-	c.told(j.caller, end)
+	c.book(now, &end)
+	c.told(j.caller, &end)
 	return end.err, true
 }
 
@@ -200,7 +200,8 @@ func (j *job[In, T]) serve() (next runner) {
 	}()
 	v, err := run(c, &j.task, within)
 	now := c.cmd.clock.Now()
-	end := c.verdict(j.caller, &j.over, now, err)
+	var end ending
+	c.verdict(j.caller, &j.over, now, err, &end)
 	returned = true
 	return j.finish(now, end, v)
 }
@@ -254,7 +255,8 @@ func (j *job[In, T]) finish(now mono.Time, end ending, v T) (next runner) {
 		return j.finishAlone(now, end)
 	}
 	j.v, j.end = v, end
-	c.account(now, end)
+	c.cmd.metrics.end(c.cell, now)
+	c.book(now, &end)
 	next = b.pass()
 	j.wake <- true
 	return next
@@ -264,7 +266,7 @@ func (j *job[In, T]) finish(now mono.Time, end ending, v T) (next runner) {
 // no sample, no value.
 func (j *job[In, T]) finishAlone(now mono.Time, end ending) (next runner) {
 	c, b := &j.call, &j.call.cmd.dependency.bulkhead
-	overran := c.overran(now, end)
+	overran := c.overran(now, &end)
 	c.cmd.metrics.end(c.cell, now)
 	if overran {
 		c.cmd.metrics.add(c.cell, now, eventOverran, false, 0)

@@ -11,7 +11,6 @@ import (
 	"github.com/firebreak-go/firebreak/internal/mono"
 )
 
-
 func newPeak() *Peak {
 	p := new(Peak)
 	p.Init(10 * time.Second)
