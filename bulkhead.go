@@ -134,9 +134,9 @@ func (c *call) wait(ctx context.Context, b *bulkhead, bd *bounds) error {
 	case !granted:
 		return c.reject(ctx)
 	}
-	if refusal := c.askAgain(); refusal != nil {
+	if shut := c.askAgain(); shut != nil {
 		b.release(c.now)
-		return c.refuse(ctx, outcomeOf(refusal), refusal)
+		return c.refuse(ctx, shut.outcome, shut.err)
 	}
 	c.begin(c.now)
 	return nil
@@ -167,8 +167,8 @@ func (c *call) returnUnused(b *bulkhead, granted bool) {
 // reject settles the call as rejected, or as shut down if that is why nobody is
 // let in any more.
 func (c *call) reject(ctx context.Context) error {
-	if refusal := c.cmd.circuit.shutDown(); refusal != nil {
-		return c.refuse(ctx, OutcomeShutdown, refusal)
+	if shut := c.cmd.circuit.shutDown(); shut != nil {
+		return c.refuse(ctx, shut.outcome, shut.err)
 	}
 	c.cmd.dependency.bulkhead.peak.Note(c.now, c.cmd.dependency.bulkhead.bounds.Load().limit)
 	return c.refuse(ctx, OutcomeRejected, c.cmd.rejected)
@@ -176,20 +176,18 @@ func (c *call) reject(ctx context.Context) error {
 
 // askAgain asks the circuit once more for a call that waited, if the era changed
 // meanwhile: calls queued before a trip would run into the outage one by one (S3).
-func (c *call) askAgain() *Error {
+func (c *call) askAgain() *door {
 	if !c.cmd.circuit.changed(c.token) {
 		return nil
 	}
 	was := c.token
-	switch refusal := c.cmd.circuit.admit(c); refusal {
-	case nil:
-		c.cmd.circuit.giveBack(was, c.now)
+	shut := c.cmd.circuit.admit(c)
+	if shut == retired { // its command made way; it was admitted, and stays counted here
+		c.token = was
 		return nil
-	case retired: // its command made way; it was admitted, and stays counted here
-		return nil
-	default:
-		return refusal // refuse gives the token back
 	}
+	c.cmd.circuit.giveBack(was, c.now)
+	return shut
 }
 
 // limiter bounds the fallbacks of a command.

@@ -183,9 +183,10 @@ func (e *era) admits() bool { return e.kind <= eraForcedClosed }
 
 // A door refuses calls until a moment. It is never changed, only replaced.
 type door struct {
-	opens mono.Time
-	wait  time.Duration // how long it was shut for when it was made
-	err   *Error        // what it tells every call: made once, shared
+	opens   mono.Time
+	wait    time.Duration // how long it was shut for when it was made
+	outcome Outcome       // of the calls that it refuses
+	err     *Error        // what it tells them: made once, shared
 }
 
 // shut tells whether the door refuses at now. A wait that is longer than it ever
@@ -237,35 +238,44 @@ func (c *circuit) init(cmd *Command, mode Mode, shut bool, now mono.Time) {
 	c.news = nil
 }
 
-// admit decides on a call and gives it its token, or the error that refuses it.
-// A closed circuit reads no clock; any other leaves its reading in call.now.
-func (c *circuit) admit(call *call) *Error {
-	if e := c.era.Load(); e.admits() && c.override.Load() == nil {
-		call.token = token{era: e}
-		return nil
+// admits is admit for the usual case, a closed circuit without an override: no
+// clock, no lock, nothing written.
+func (c *circuit) admits(call *call) bool {
+	e := c.era.Load()
+	if !e.admits() || c.override.Load() != nil {
+		return false
 	}
-	return c.admitSlowly(call)
+	call.token.era = e
+	return true
 }
 
-func (c *circuit) admitSlowly(call *call) *Error {
+// admit decides on a call. It gives it its token, or returns the door that is shut
+// for it. It leaves its reading of the clock in call.now.
+func (c *circuit) admit(call *call) *door {
+	call.token = token{}
+	if c.admits(call) {
+		return nil
+	}
 	now := c.cmd.clock.Now()
 	call.now = now
-	if o := c.overrideAt(now); o != nil {
-		call.inject = o.Inject
+	if o := c.override.Load(); o != nil {
+		if o = c.overrideAt(o, now); o != nil {
+			call.inject = o.Inject
+		}
 	}
 	for {
 		e := c.era.Load()
 		if e.admits() {
-			call.token = token{era: e}
+			call.token.era = e
 			return nil
 		}
 		if d := e.door.Load(); d.shut(now) {
-			if c.shadowing(e) {
-				call.token = token{era: e, blind: true}
-				c.cmd.metrics.count(eventWouldShortCircuit, now)
-				return nil
+			if !c.shadowing(e) {
+				return d
 			}
-			return d.err
+			call.token = token{era: e, blind: true}
+			c.cmd.metrics.count(eventWouldShortCircuit, now)
+			return nil
 		}
 		if t, ok := c.probe(e, now, call.set); ok {
 			call.token = t
@@ -278,10 +288,9 @@ func (c *circuit) admitSlowly(call *call) *Error {
 // changed tells a call that waited whether the circuit has news for it (S3).
 func (c *circuit) changed(t token) bool { return c.era.Load() != t.era }
 
-// overrideAt returns the override in force and lifts one that is over.
-func (c *circuit) overrideAt(now mono.Time) *override {
-	o := c.override.Load()
-	if o == nil || o.until == mono.Never {
+// overrideAt returns the override in force at now, and lifts o if that is over.
+func (c *circuit) overrideAt(o *override, now mono.Time) *override {
+	if o.until == mono.Never {
 		return o
 	}
 	if left := o.until.Sub(now); left > o.length || left <= 0 {
@@ -350,13 +359,13 @@ func (c *circuit) placesLocked(e *era, now mono.Time) {
 }
 
 func (c *circuit) shutLocked(e *era, opens mono.Time, wait time.Duration) {
-	reason := ErrOpen
+	d := &door{opens: opens, wait: wait, outcome: OutcomeShortCircuited, err: &Error{
+		Command: c.cmd.name, Reason: ErrOpen, RetryAt: c.cmd.clock.Moment(opens),
+	}}
 	if e.kind == eraShut {
-		reason = ErrShutdown
+		d.outcome, d.err.Reason = OutcomeShutdown, ErrShutdown
 	}
-	e.door.Store(&door{opens: opens, wait: wait, err: &Error{
-		Command: c.cmd.name, Reason: reason, RetryAt: c.cmd.clock.Moment(opens),
-	}})
+	e.door.Store(d)
 }
 
 // giveBack spends the token of a call that says nothing about the dependency: it
@@ -654,7 +663,7 @@ func (c *circuit) modeLocked(now mono.Time) {
 		if o != nil && o.Mode == ForceOpen && c.mode != ForceOpen {
 			until = o.until
 		}
-		e.door.Store(&door{opens: mono.Never, err: &Error{
+		e.door.Store(&door{opens: mono.Never, outcome: OutcomeShortCircuited, err: &Error{
 			Command: c.cmd.name, Reason: ErrOpen, RetryAt: c.cmd.clock.Moment(until),
 		}})
 		if e != is {
@@ -682,16 +691,16 @@ func (c *circuit) shut(now mono.Time) {
 	}
 }
 
-// shutDown returns what the registry's shutdown tells calls, nil before it.
-func (c *circuit) shutDown() *Error {
+// shutDown returns the door that the registry's shutdown shut, nil before it.
+func (c *circuit) shutDown() *door {
 	if e := c.era.Load(); e.kind == eraShut {
-		return e.door.Load().err
+		return e.door.Load()
 	}
 	return nil
 }
 
-// retired is what the door of a retired era tells; no call ever returns it.
-var retired = &Error{}
+// retired is the door of retired eras; no call is refused by it.
+var retired = &door{opens: mono.Never}
 
 // retire begins the era of a command that makes way for another key, if it is
 // closed and by all the circuit knows could be made anew.
@@ -702,7 +711,7 @@ func (c *circuit) retire() bool {
 		return false
 	}
 	e := &era{kind: eraRetired}
-	e.door.Store(&door{opens: mono.Never, err: retired})
+	e.door.Store(retired)
 	c.era.Store(e)
 	return true
 }

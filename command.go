@@ -190,8 +190,7 @@ type call struct {
 	timed   bool // submitted and deadline are set
 	outcome Outcome
 	given   bool // fallbacks were given
-	asks    bool // the outcome asks for them
-	pending bool // its total is counted once they are done
+	asks    bool // the outcome wants them, and there are some to ask: its total is counted after them
 	begun   bool // by Begin: asks for none, and none is missing
 }
 
@@ -202,22 +201,17 @@ func (c *call) admit(ctx context.Context, cmd *Command) error {
 		c.now = cmd.clock.Now()
 		return c.refuse(ctx, OutcomeGaveUp, err)
 	}
-	switch refusal := cmd.circuit.admit(c); refusal {
+	if cmd.circuit.admits(c) {
+		return nil
+	}
+	switch shut := cmd.circuit.admit(c); shut {
 	case nil:
 		return nil
 	case retired:
 		return c.admit(ctx, cmd.keyed.Command(cmd.key))
 	default:
-		return c.refuse(ctx, outcomeOf(refusal), refusal)
+		return c.refuse(ctx, shut.outcome, shut.err)
 	}
-}
-
-// outcomeOf is the outcome of a call that the circuit refused.
-func outcomeOf(refusal *Error) Outcome {
-	if refusal.Reason == ErrShutdown {
-		return OutcomeShutdown
-	}
-	return OutcomeShortCircuited
 }
 
 // submit starts the command's time.
@@ -378,16 +372,14 @@ func (c *call) settle(ctx context.Context, now mono.Time, end *ending, over *dea
 	c.cmd.metrics.end(c.cell, now)
 	c.book(now, end)
 	c.cmd.dependency.bulkhead.release(now)
-	if c.cmd.registry.observers.Load() != nil {
-		c.told(ctx, end)
-	}
+	c.told(ctx, end)
 }
 
 // book is settle's statistics and circuit.
 func (c *call) book(now mono.Time, end *ending) {
 	c.now, c.outcome = now, end.outcome
-	if !end.outcome.executed() { // injected: as if it had been refused
-		c.countRefusal(end.outcome, end.err)
+	if !end.outcome.executed() { // injected: counted as if it had been refused
+		c.refused(end.outcome, end.err)
 		return
 	}
 	run := time.Duration(now - c.started)
@@ -397,14 +389,17 @@ func (c *call) book(now mono.Time, end *ending) {
 		c.cmd.circuit.record(c, good, slow, end)
 		return
 	}
-	c.asks = !c.begun && asksFallback(end, c.set.recoverPanics)
-	c.pending = c.asks && c.given && c.set.maxFallbacks > 0
-	c.cell = c.cmd.metrics.executed(c, run, c.asks && !c.pending, c.overran(now, end))
+	wants := !c.begun && wantsFallback(end, c.set.recoverPanics)
+	c.asks = wants && c.canAsk()
+	c.cell = c.cmd.metrics.executed(c, run, wants && !c.asks, c.overran(now, end))
 	c.cmd.circuit.record(c, c.healthOf(end.outcome), slow, end)
 }
 
-// asksFallback: a failure, and a timeout whose value did not come after all.
-func asksFallback(end *ending, recovered bool) bool {
+// canAsk: there are fallbacks, and the settings allow them.
+func (c *call) canAsk() bool { return c.given && c.set.maxFallbacks > 0 }
+
+// wantsFallback: a failure, and a timeout whose value did not come after all.
+func wantsFallback(end *ending, recovered bool) bool {
 	switch end.outcome {
 	case OutcomeFailure:
 		return true
@@ -439,11 +434,14 @@ func (c *call) healthOf(o Outcome) health {
 	return neutral
 }
 
-// told tells the observers of a call that has its outcome.
+// told tells the observers, if there are any, of a call that has its outcome.
 func (c *call) told(ctx context.Context, end *ending) {
-	if c.cmd.registry.observers.Load() == nil {
-		return
+	if c.cmd.registry.observers.Load() != nil {
+		c.tell(ctx, end)
 	}
+}
+
+func (c *call) tell(ctx context.Context, end *ending) {
 	e := c.event(end.err)
 	if e.Err == nil {
 		e.Err = end.cause
@@ -475,27 +473,36 @@ func (c *call) event(err error) CallEvent {
 
 // refuse settles a call whose run never began, at c.now, and returns its error.
 func (c *call) refuse(ctx context.Context, o Outcome, err error) error {
-	c.countRefusal(o, err)
-	if c.cmd.registry.observers.Load() != nil {
-		c.told(ctx, &ending{outcome: o, err: err})
-	}
+	c.refused(o, err)
+	c.told(ctx, &ending{outcome: o, err: err})
 	return err
 }
 
-func (c *call) countRefusal(o Outcome, err error) {
+// refused is refuse's statistics and circuit.
+func (c *call) refused(o Outcome, err error) {
 	c.outcome = o
-	c.asks = o != OutcomeGaveUp && !c.begun
 	what := event(o)
-	if c.asks && !(c.given && c.set.maxFallbacks > 0) {
+	switch {
+	case o == OutcomeGaveUp || c.begun:
+	case c.canAsk():
+		c.asks = true
+	default:
 		what += eventBareRejected - event(OutcomeRejected)
 	}
 	c.cell = c.cmd.metrics.count(what, c.now)
-
-	if o == OutcomeRejected && c.set.countRejections && c.token.lease == nil && c.token.era != nil {
-		c.cmd.circuit.record(c, bad, false, &ending{cause: err})
-	} else if c.token.lease != nil {
-		c.cmd.circuit.giveBack(c.token, c.now)
+	if c.token.lease != nil || c.set.countRejections {
+		c.returnToken(err)
 	}
+}
+
+// returnToken spends the token of a refused call: it says nothing about the
+// dependency, but for a rejection that is to count in a closed era.
+func (c *call) returnToken(err error) {
+	if c.outcome == OutcomeRejected && c.set.countRejections && c.token.lease == nil && c.token.era != nil {
+		c.cmd.circuit.record(c, bad, false, &ending{cause: err})
+		return
+	}
+	c.cmd.circuit.giveBack(c.token, c.now)
 }
 
 // Name is the command's name, with the key of a keyed command: web.get[a.example].

@@ -80,9 +80,6 @@ func given[T any](fallbacks []Fallback[T]) bool {
 // answer asks the fallbacks of a call that ended with v and cause, in order, for
 // the first that has an answer. ask calls the i-th of n, or tells that there is none.
 func answer[T any](ctx context.Context, c *call, v T, cause error, n int, ask func(i int, ctx context.Context, cause error) (v T, err error, asked bool)) (T, error) {
-	if !c.given || c.set.maxFallbacks == 0 {
-		return v, cause // counted as missing with the outcome
-	}
 	if !c.cmd.fallbacks.take(c.set.maxFallbacks) {
 		c.answered(ctx, eventFallbackRejected, ErrFallbackRejected)
 		return v, c.unanswered(cause, ErrFallbackRejected)
@@ -122,7 +119,7 @@ func answer[T any](ctx context.Context, c *call, v T, cause error, n int, ask fu
 // answered counts how the fallbacks ended and tells observers.
 func (c *call) answered(ctx context.Context, what event, err error) {
 	now := c.cmd.clock.Now()
-	c.cmd.metrics.add(c.cell, now, what, c.pending, now.Sub(c.submitted))
+	c.cmd.metrics.add(c.cell, now, what, c.outcome.executed(), now.Sub(c.submitted))
 	if c.cmd.registry.observers.Load() == nil {
 		return
 	}

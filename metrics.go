@@ -379,12 +379,12 @@ func (m *metrics) executed(call *call, run time.Duration, missing, overran bool)
 	if l == nil || !l.ring.Holds(call.now) {
 		l = c.retireLocked(call.now)
 	}
-	if slot := l.ring.Newest(); !call.pending && call.started == call.submitted {
+	if slot := l.ring.Newest(); !call.asks && call.started == call.submitted {
 		l.plain.Record(slot, run)
 	} else {
 		m.splitLocked(l)
 		l.runs.Record(slot, run)
-		if !call.pending {
+		if !call.asks {
 			l.totals.Record(slot, call.now.Sub(call.submitted))
 		}
 	}

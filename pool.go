@@ -106,7 +106,8 @@ func (j *job[In, T]) turn(granted bool) {
 		go work(j)
 		return
 	}
-	j.drop(OutcomeShutdown, j.call.cmd.circuit.shutDown())
+	shut := j.call.cmd.circuit.shutDown() // circuits are shut before bulkheads
+	j.drop(shut.outcome, shut.err)
 }
 
 // wait waits for a caller until its job is over, or its time is.
@@ -220,8 +221,8 @@ func (j *job[In, T]) start() bool {
 	case c.now >= c.deadline:
 		return j.drop(OutcomeRejected, c.cmd.rejectedLate)
 	}
-	if refusal := c.askAgain(); refusal != nil {
-		return j.drop(outcomeOf(refusal), refusal)
+	if shut := c.askAgain(); shut != nil {
+		return j.drop(shut.outcome, shut.err)
 	}
 	c.begin(c.now)
 	if !j.state.step(jobQueued, jobRunning) { // withdrawn meanwhile

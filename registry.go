@@ -91,6 +91,7 @@ func (r *Registry) dependencyLocked(name string, c Config) *Dependency {
 func (r *Registry) Command(name string, c Config) *Command {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	mustBeGood(&c, fmt.Sprintf("command %q", name)) // before the dependency is made
 	dependency, command := c.split()
 	d := r.dependencyLocked(name, dependency)
 	return d.commandLocked(name, command)
