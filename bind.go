@@ -20,7 +20,12 @@ func Bind[In, Out any](cmd *Command, fn func(context.Context, In) (Out, error), 
 	}
 	return func(ctx context.Context, in In) (Out, error) {
 		c := call{given: len(asked) > 0}
-		v, err := perform(ctx, cmd, &c, task[In, Out]{bound: fn, in: in})
+		must(ctx != nil)
+		var v Out
+		err := c.admit(ctx, cmd)
+		if err == nil {
+			v, err = perform(ctx, &c, task[In, Out]{bound: fn, in: in})
+		}
 		if !c.asks {
 			return v, err
 		}

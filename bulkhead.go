@@ -95,7 +95,8 @@ func (b *bulkhead) read(now mono.Time) Bulkhead {
 func (c *call) acquire(ctx context.Context) error {
 	b := &c.cmd.dependency.bulkhead
 	if b.permits.TryAcquire() {
-		c.begin(c.cmd.clock.Now())
+		c.submit(c.cmd.clock.Now())
+		c.begin(c.submitted)
 		return nil
 	}
 	bd := b.bounds.Load()

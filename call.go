@@ -34,9 +34,7 @@ type Call struct {
 //
 // Whoever has the Call must End it. Defer that.
 func (c *Command) Begin(ctx context.Context) (*Call, error) {
-	if ctx == nil || c == nil {
-		panic("firebreak: Begin needs a context and a command")
-	}
+	must(ctx != nil && c != nil)
 	first := call{begun: true}
 	if err := first.admit(ctx, c); err != nil {
 		return nil, err
@@ -170,6 +168,6 @@ func (c *Call) expire() {
 func (c *Call) book(end ending) { c.bookAt(c.call.cmd.clock.Now(), end) }
 
 func (c *Call) bookAt(now mono.Time, end ending) {
-	c.call.book(now, &end)
+	c.call.book(now, &end, false) // the run goes on to End
 	c.call.told(c.caller, &end)
 }

@@ -59,8 +59,13 @@ type Command struct {
 // A panic in run counts as a failure and goes on up, unless run was on a worker:
 // then it is a [*PanicError]. Do panics if ctx, cmd or run is nil.
 func Do[T any](ctx context.Context, cmd *Command, run func(context.Context) (T, error), fallbacks ...Fallback[T]) (T, error) {
+	must(ctx != nil && cmd != nil && run != nil)
 	c := call{given: given(fallbacks)}
-	v, err := perform(ctx, cmd, &c, task[struct{}, T]{run: run})
+	var v T
+	err := c.admit(ctx, cmd)
+	if err == nil {
+		v, err = perform(ctx, &c, task[struct{}, T]{run: run})
+	}
 	if !c.asks {
 		return v, err
 	}
@@ -75,14 +80,15 @@ func Do[T any](ctx context.Context, cmd *Command, run func(context.Context) (T, 
 
 // Run is [Do] for calls that have no result.
 func (c *Command) Run(ctx context.Context, run func(context.Context) error, fallbacks ...func(ctx context.Context, cause error) error) error {
-	if run == nil {
-		panic("firebreak: Run without run")
-	}
+	must(ctx != nil && c != nil && run != nil)
 	cl := call{}
 	for _, f := range fallbacks {
 		cl.given = cl.given || f != nil
 	}
-	_, err := perform(ctx, c, &cl, task[func(context.Context) error, struct{}]{in: run, bound: withoutResult})
+	err := cl.admit(ctx, c)
+	if err == nil {
+		_, err = perform(ctx, &cl, task[func(context.Context) error, struct{}]{in: run, bound: withoutResult})
+	}
 	if !cl.asks {
 		return err
 	}
@@ -114,30 +120,25 @@ func (t *task[In, T]) call(ctx context.Context) (T, error) {
 	return t.bound(ctx, t.in)
 }
 
-// perform is the pipeline, up to the fallbacks: it makes one call, settles it, and
-// leaves in c what it came to.
-func perform[In, T any](ctx context.Context, cmd *Command, c *call, t task[In, T]) (v T, err error) {
-	if ctx == nil || cmd == nil || t.run == nil && t.bound == nil {
+// must panics on a call that nobody could make.
+func must(made bool) {
+	if !made {
 		panic("firebreak: a call needs a context, a command and a function")
 	}
-	// 1. Is there anybody to answer to, and is the dependency worth calling?
-	if err := c.admit(ctx, cmd); err != nil {
-		return v, err
-	}
-	// 2. Is there room for one more?
+}
+
+// perform is the middle of the pipeline, from the circuit's token to the verdict:
+// it settles the call and leaves in c what it came to.
+func perform[In, T any](ctx context.Context, c *call, t task[In, T]) (v T, err error) {
+	// 1. Is there room for one more?
 	if c.cmd.dependency.bulkhead.isolation == PoolIsolation {
 		return performInPool(ctx, c, t)
 	}
 	if err := c.acquire(ctx); err != nil {
 		return v, err
 	}
-	// 3. The dependency, under the deadline; the verdict; the books.
-	return execute(ctx, c, t)
-}
-
-// execute runs a call that has its permit, on the caller's goroutine. The permit,
-// the token and a run begun go back in settle, whatever run does.
-func execute[In, T any](ctx context.Context, c *call, t task[In, T]) (v T, err error) {
+	// 2. The dependency, under the deadline. From here on the permit, the token and a
+	// run begun are ours; they go back in settle, whatever run does.
 	within, over := c.context(ctx)
 	returned := false
 	defer func() {
@@ -153,7 +154,12 @@ func execute[In, T any](ctx context.Context, c *call, t task[In, T]) (v T, err e
 		}
 		c.settle(ctx, c.cmd.clock.Now(), &end, over)
 	}()
-	v, err = run(c, &t, within)
+	if c.inject == nil {
+		v, err = t.call(within)
+	} else {
+		v, err = runInjected(c, &t, within)
+	}
+	// 3. The verdict, and the books.
 	now := c.cmd.clock.Now()
 	var end ending
 	c.verdict(ctx, over, now, err, &end)
@@ -162,14 +168,12 @@ func execute[In, T any](ctx context.Context, c *call, t task[In, T]) (v T, err e
 	return v, end.err
 }
 
-// run calls what an override put in the place of run, and run if that lets it.
-func run[In, T any](c *call, t *task[In, T], ctx context.Context) (v T, err error) { //nolint:revive // ctx last: it is run's, not this function's
-	if c.inject != nil {
-		if err := c.inject(ctx); err != nil {
-			return v, err
-		}
-		c.inject = nil
+// runInjected calls what an override put in the place of run, and run if that lets it.
+func runInjected[In, T any](c *call, t *task[In, T], ctx context.Context) (v T, err error) { //nolint:revive // ctx is run's, not this function's
+	if err := c.inject(ctx); err != nil {
+		return v, err
 	}
+	c.inject = nil
 	return t.call(ctx)
 }
 
@@ -224,9 +228,6 @@ func (c *call) submit(now mono.Time) {
 
 // begin is the start of run: the permit is there.
 func (c *call) begin(now mono.Time) {
-	if !c.timed { // it did not wait
-		c.submit(now)
-	}
 	c.now, c.started = now, now
 	c.cell = c.cmd.metrics.begin()
 }
@@ -369,30 +370,27 @@ func (c *call) settle(ctx context.Context, now mono.Time, end *ending, over *dea
 	if over != nil {
 		over.Finish()
 	}
-	c.cmd.metrics.end(c.cell, now)
-	c.book(now, end)
+	c.book(now, end, true)
 	c.cmd.dependency.bulkhead.release(now)
 	c.told(ctx, end)
 }
 
-// book is settle's statistics and circuit.
-func (c *call) book(now mono.Time, end *ending) {
+// book is settle's statistics and circuit. over says that the run is: it may go on
+// where its caller has left.
+func (c *call) book(now mono.Time, end *ending, over bool) {
 	c.now, c.outcome = now, end.outcome
 	if !end.outcome.executed() { // injected: counted as if it had been refused
+		if over {
+			c.cmd.metrics.end(c.cell, now)
+		}
 		c.refused(end.outcome, end.err)
 		return
 	}
-	run := time.Duration(now - c.started)
-	slow := c.set.rules.slowCall > 0 && run > c.set.rules.slowCall
-	if end.outcome == OutcomeSuccess {
-		c.cell = c.cmd.metrics.executed(c, run, false, false)
-		c.cmd.circuit.record(c, good, slow, end)
-		return
-	}
-	wants := !c.begun && wantsFallback(end, c.set.recoverPanics)
+	wants := end.outcome != OutcomeSuccess && !c.begun && wantsFallback(end, c.set.recoverPanics)
 	c.asks = wants && c.canAsk()
-	c.cell = c.cmd.metrics.executed(c, run, wants && !c.asks, c.overran(now, end))
-	c.cmd.circuit.record(c, c.healthOf(end.outcome), slow, end)
+	run := time.Duration(now - c.started)
+	c.cell = c.cmd.metrics.executed(c, run, over, wants && !c.asks, now > c.deadline && c.overran(now, end))
+	c.cmd.circuit.record(c, c.healthOf(end.outcome), c.set.rules.slowCall > 0 && run > c.set.rules.slowCall, end)
 }
 
 // canAsk: there are fallbacks, and the settings allow them.

@@ -226,6 +226,9 @@ func (f *field) fault(v reflect.Value) string {
 	if v.IsZero() {
 		return ""
 	}
+	if name := f.foreign(v); name != "" {
+		return "cannot be " + name
+	}
 	switch x := v.Interface().(type) {
 	case time.Duration:
 		if x < minDuration && !f.named(int64(x)) {
@@ -259,6 +262,24 @@ func (f *field) named(x int64) bool {
 	return f.off && x == Off || f.unlimited && x == Unlimited
 }
 
+// foreign returns the name of a value that only other fields may have.
+func (f *field) foreign(v reflect.Value) string {
+	x := 0.0
+	switch {
+	case v.CanInt():
+		x = float64(v.Int())
+	case v.CanFloat():
+		x = v.Float()
+	}
+	switch {
+	case x == Off && !f.off:
+		return "Off"
+	case x == Unlimited && !f.unlimited:
+		return "Unlimited"
+	}
+	return ""
+}
+
 func (f *field) orNamed() string {
 	switch {
 	case f.off && f.unlimited:
@@ -271,13 +292,15 @@ func (f *field) orNamed() string {
 	return ""
 }
 
+const isMisplaced = "belongs to a dependency, whose commands share it: say it there"
+
 // misplaced returns a fault for every field of a dependency's that c says.
 func (c *Config) misplaced() []error {
 	var errs []error
 	v := reflect.ValueOf(c).Elem()
 	for _, f := range fields {
 		if f.dependency && !v.Field(f.index).IsZero() {
-			errs = append(errs, fmt.Errorf("%s belongs to a dependency, whose commands share it: say it there", f.name))
+			errs = append(errs, fmt.Errorf("%s %s", f.name, isMisplaced))
 		}
 	}
 	return errs

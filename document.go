@@ -143,7 +143,7 @@ func (c *Config) decode(data any, err error) error {
 	if err != nil {
 		return fmt.Errorf("firebreak: settings: %w", err)
 	}
-	read, errs := configOf(data)
+	read, errs := configOf(data, false)
 	if len(errs) > 0 {
 		return fmt.Errorf("firebreak: settings: %w", errors.Join(errs...))
 	}
@@ -167,9 +167,6 @@ func (d *Document) decode(data any, err error) error {
 		return fmt.Errorf("firebreak: document: %w", err)
 	}
 	read, errs := documentOf(data)
-	if len(errs) == 0 {
-		errs = read.check()
-	}
 	if len(errs) > 0 {
 		return fmt.Errorf("firebreak: document: %w", errors.Join(errs...))
 	}
@@ -178,18 +175,13 @@ func (d *Document) decode(data any, err error) error {
 }
 
 func documentOf(data any) (d Document, errs []error) {
-	top, err := object(data)
-	if err != nil {
-		return d, []error{err}
-	}
+	top, errs := object(data)
 	named := func(key, what string) map[string]Config {
-		all, err := object(top[key])
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", key, err))
-		}
+		all, faults := object(top[key])
+		errs = append(errs, prefixed(key, faults)...)
 		configs := make(map[string]Config, len(all))
 		for _, name := range slices.Sorted(maps.Keys(all)) {
-			c, faults := configOf(all[name])
+			c, faults := configOf(all[name], key == "commands")
 			errs = append(errs, prefixed(fmt.Sprintf("%s %q", what, name), faults)...)
 			configs[name] = c
 		}
@@ -198,7 +190,7 @@ func documentOf(data any) (d Document, errs []error) {
 	for _, key := range slices.Sorted(maps.Keys(top)) {
 		switch key {
 		case "defaults":
-			c, faults := configOf(top[key])
+			c, faults := configOf(top[key], false)
 			errs = append(errs, prefixed(key, faults)...)
 			d.Defaults = c
 		case "dependencies":
@@ -212,11 +204,8 @@ func documentOf(data any) (d Document, errs []error) {
 	return d, errs
 }
 
-func configOf(data any) (c Config, errs []error) {
-	all, err := object(data)
-	if err != nil {
-		return c, []error{err}
-	}
+func configOf(data any, ofCommand bool) (c Config, errs []error) {
+	all, errs := object(data)
 	v := reflect.ValueOf(&c).Elem()
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		i := slices.IndexFunc(fields, func(f field) bool { return f.key != "" && f.key == key })
@@ -225,6 +214,10 @@ func configOf(data any) (c Config, errs []error) {
 			continue
 		}
 		f := &fields[i]
+		if ofCommand && f.dependency {
+			errs = append(errs, fmt.Errorf("%s %s", key, isMisplaced))
+			continue
+		}
 		if err := f.set(v.Field(f.index), all[key]); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", key, err))
 		}
@@ -235,8 +228,11 @@ func configOf(data any) (c Config, errs []error) {
 // set reads one value, as JSON and YAML packages give it, into the field. Zero
 // has no text: absence is how to say nothing.
 func (f *field) set(to reflect.Value, data any) error {
-	if data == nil {
+	switch data.(type) {
+	case nil:
 		return errors.New("null says nothing: leave the key out")
+	case twice:
+		return errTwice
 	}
 	// YAML 1.1 reads off as false.
 	off := data == "off" || data == false
@@ -341,21 +337,37 @@ func numberOf(data any, off, unlimited, whole bool) (float64, error) {
 }
 
 // object is data as a map by string keys; nil is an empty one.
-func object(data any) (map[string]any, error) {
-	switch m := data.(type) {
+func object(data any) (m map[string]any, errs []error) {
+	switch all := data.(type) {
 	case nil:
 		return nil, nil
+	case twice:
+		return nil, []error{errTwice}
 	case map[string]any:
-		return m, nil
-	case map[any]any: // as yaml.v2 gives them
-		byName := make(map[string]any, len(m))
-		for k, v := range m {
-			byName[fmt.Sprint(k)] = v
+		return all, nil
+	case map[any]any: // as yaml.v2 gives them, and yaml.v3 if not all keys are strings
+		m = make(map[string]any, len(all))
+		var others []string
+		for k, v := range all {
+			if text, ok := k.(string); ok {
+				m[text] = v
+			} else { // not what is written: 1.10 is 1.1
+				others = append(others, fmt.Sprint(k))
+			}
 		}
-		return byName, nil
+		slices.Sort(others)
+		for _, k := range others {
+			errs = append(errs, fmt.Errorf("%s: a key is text: quote it", k))
+		}
+		return m, errs
 	}
-	return nil, fmt.Errorf("%v: want keys and values", data)
+	return nil, []error{fmt.Errorf("%v: want keys and values", data)}
 }
+
+// twice is the value of a key that is given again.
+type twice struct{}
+
+var errTwice = errors.New("given twice")
 
 func parseYAML(unmarshal func(any) error) (any, error) {
 	var data any
@@ -363,8 +375,8 @@ func parseYAML(unmarshal func(any) error) (any, error) {
 	return data, err
 }
 
-// parseJSON is json.Unmarshal into any, except that a repeated key is an error:
-// encoding/json lets the last one win and says nothing.
+// parseJSON is json.Unmarshal into any, except that the value of a repeated key is
+// twice: encoding/json lets the last one win and says nothing.
 func parseJSON(data []byte) (any, error) {
 	var whole json.RawMessage // one value, of bounded depth, or a syntax error
 	if err := json.Unmarshal(data, &whole); err != nil {
@@ -389,12 +401,14 @@ func jsonValue(dec *json.Decoder) (any, error) {
 				return nil, err
 			}
 			key := k.(string)
-			if _, twice := m[key]; twice {
-				return nil, fmt.Errorf("%q: key given twice", key)
-			}
-			if m[key], err = jsonValue(dec); err != nil {
+			v, err := jsonValue(dec)
+			if err != nil {
 				return nil, err
 			}
+			if _, again := m[key]; again {
+				v = twice{}
+			}
+			m[key] = v
 		}
 		_, err = dec.Token()
 		return m, err

@@ -201,8 +201,6 @@ func (k *Keyed) Snapshot() Snapshot {
 	var health, failures uint64
 	for i, cmd := range all {
 		sum.add(&cmd.metrics)
-		s.InFlight += cmd.metrics.inFlight()
-		s.MaxInFlight = max(s.MaxInFlight, cmd.metrics.peak.Max(now))
 		s.Fallbacks += cmd.fallbacks.inUse()
 		if i >= present {
 			continue
@@ -215,7 +213,6 @@ func (k *Keyed) Snapshot() Snapshot {
 		}
 	}
 	sum.into(&s)
-	s.MaxInFlight = max(s.MaxInFlight, s.InFlight)
 	if health > 0 {
 		s.ErrorPercentage = 100 * float64(failures) / float64(health)
 	}

@@ -161,7 +161,6 @@ type metrics struct {
 	base cell
 	more atomic.Pointer[[maxCells]atomic.Pointer[cell]]
 
-	peak    rolling.Peak // the most runs at once, in the window
 	differs atomic.Bool  // some call's total was not its run: cells may have three histograms
 	reading atomic.Int32 // readers, who hold a cell's lock for a microsecond
 
@@ -176,11 +175,12 @@ const maxCells = 8
 // to take and leave it costs 5 ns, and every counter under it nothing more. So all
 // that is read of a cell is of one moment.
 type cell struct {
-	running atomic.Int64 // runs begun here less runs ended here: means something only in sum
-	free    [lastFree - firstFree + 1]atomic.Uint64
-	window  atomic.Pointer[buckets] // nil until something is counted
+	begun  atomic.Uint64 // runs; what of them has ended may be counted in another cell
+	free   [lastFree - firstFree + 1]atomic.Uint64
+	window atomic.Pointer[buckets] // nil until something is counted
 
 	mu      sync.Mutex
+	ended   uint64         // runs
 	held    [events]uint64 // free events have no use for theirs
 	latency *latencies     // nil until something is timed
 }
@@ -190,6 +190,7 @@ type cell struct {
 type buckets struct {
 	ring   rolling.Ring // but for Holds, guarded by the cell's mu; so is begins
 	begins [rolling.Buckets][events]uint32
+	most   [rolling.Buckets]int // runs of the command at once; in the first cell
 }
 
 // latencies are a cell's histograms: of calls whose total is their run, and, for
@@ -205,16 +206,18 @@ const latencySlot = 20 * time.Second
 
 func (m *metrics) init(window time.Duration) {
 	m.window = window
-	m.peak.Init(window)
 }
 
 // cell returns the caller's.
 func (m *metrics) cell() *cell {
-	more := m.more.Load()
-	if more == nil {
+	if m.more.Load() == nil {
 		return &m.base
 	}
-	if c := more[shard.Index(maxCells)].Load(); c != nil {
+	return m.oneOfMore()
+}
+
+func (m *metrics) oneOfMore() *cell {
+	if c := m.more.Load()[shard.Index(maxCells)].Load(); c != nil {
 		return c
 	}
 	return m.open()
@@ -253,32 +256,49 @@ func (m *metrics) cells(yield func(*cell) bool) {
 // begin counts a run that begins, and returns the cell that it is to end in.
 func (m *metrics) begin() *cell {
 	c := m.cell()
-	c.running.Add(1)
+	c.begun.Add(1)
 	return c
 }
 
-// end counts a run that is over.
+// end counts a run that is over, without an outcome.
 func (m *metrics) end(c *cell, now mono.Time) {
-	if was := c.running.Add(-1) + 1; m.more.Load() == nil {
-		m.peak.Note(now, int(was))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.rollLocked(c, now)
+	m.endLocked(c)
+}
+
+// endLocked counts a run that is over. While there is one cell it also sees how
+// many there were.
+func (m *metrics) endLocked(c *cell) {
+	if m.more.Load() == nil {
+		c.noteLocked(int(c.begun.Load() - c.ended))
+	}
+	c.ended++
+}
+
+// noteLocked keeps the maximum of the newest bucket.
+func (c *cell) noteLocked(running int) {
+	w := c.window.Load()
+	if most := &w.most[w.ring.Newest()]; running > *most {
+		*most = running
 	}
 }
 
 // inFlight sums what runs.
 func (m *metrics) inFlight() int {
-	n := int64(0)
+	var n uint64
 	for c := range m.cells {
-		n += c.running.Load()
+		c.mu.Lock()
+		n += c.begun.Load() - c.ended // may be below zero in one cell
+		c.mu.Unlock()
 	}
-	return int(max(n, 0))
+	return max(int(n), 0)
 }
 
 // count counts a free event.
 func (m *metrics) count(e event, now mono.Time) *cell {
-	c := &m.base
-	if m.more.Load() != nil {
-		c = m.cell()
-	}
+	c := m.cell()
 	if w := c.window.Load(); w == nil || !w.ring.Holds(now) {
 		m.roll(c, now)
 	}
@@ -306,6 +326,7 @@ func (m *metrics) rollLocked(c *cell, now mono.Time) {
 		return
 	}
 	w.ring.Advance(now, func(slot int) {
+		w.most[slot] = 0
 		for e := range events {
 			w.begins[slot][e] = uint32(c.countLocked(e))
 		}
@@ -336,7 +357,6 @@ func (m *metrics) resize(window time.Duration) {
 		c.window.Store(nil)
 		c.mu.Unlock()
 	}
-	m.peak.Resize(window)
 }
 
 // lock takes the lock of a cell for a call that ends: of its own, or, if another
@@ -358,15 +378,18 @@ func (m *metrics) lock(c *cell) *cell {
 	return c
 }
 
-// executed counts the outcome of a call, with its latency, in its cell or one near
-// it, and returns which.
-func (m *metrics) executed(call *call, run time.Duration, missing, overran bool) *cell {
+// executed counts the outcome of a call, with its latency, and its run as ended if
+// that is over; in its cell or one near it, and returns which.
+func (m *metrics) executed(call *call, run time.Duration, over, missing, overran bool) *cell {
 	c := call.cell
 	if !c.mu.TryLock() {
 		c = m.lock(c)
 	}
 	if w := c.window.Load(); w == nil || !w.ring.Holds(call.now) {
 		m.rollLocked(c, call.now)
+	}
+	if over {
+		m.endLocked(c)
 	}
 	c.held[call.outcome]++
 	if missing {
@@ -449,6 +472,8 @@ type reading struct {
 	now           mono.Time
 	differs       bool // some call's total was not its run; else runs are the totals
 	window, total [events]uint64
+	running       uint64 // begun less ended
+	most          int    // at once in one command, as far as its calls saw it
 	runs, totals  histogram.Merge
 	past          family // what is no command's any more
 }
@@ -493,7 +518,11 @@ func (r *reading) addCellLocked(c *cell) {
 				r.window[e] += uint64(uint32(now[e]) - w.begins[slot][e])
 			}
 		}
+		for slot := range w.ring.Live(r.now) {
+			r.most = max(r.most, w.most[slot])
+		}
 	}
+	r.running += c.begun.Load() - c.ended
 }
 
 // into fills in what a reading says.
@@ -501,6 +530,8 @@ func (r *reading) into(s *Snapshot) {
 	for e, n := range r.past.total {
 		r.total[e] += n
 	}
+	s.InFlight = max(int(r.running), 0)
+	s.MaxInFlight = max(s.InFlight, r.most)
 	s.Window, s.Total = countsOf(&r.window), countsOf(&r.total)
 	s.RunLatency, s.RunHistogram = Percentiles(r.runs.Percentiles()), histogramOf(&r.runs, &r.past.runs)
 	s.CallLatency, s.CallHistogram = s.RunLatency, s.RunHistogram
@@ -547,9 +578,7 @@ func (c *Command) Snapshot() Snapshot {
 	if calls := is.health.Good + is.health.Bad; calls > 0 {
 		s.ErrorPercentage = 100 * float64(is.health.Bad) / float64(calls)
 	}
-	s.InFlight = c.metrics.inFlight()
 	c.metrics.noteRunning(now, s.InFlight)
-	s.MaxInFlight = max(s.InFlight, c.metrics.peak.Max(now))
 	s.Fallbacks = c.fallbacks.inUse()
 	s.Bulkhead = c.dependency.bulkhead.read(now)
 	return s
@@ -586,10 +615,15 @@ func (c *cell) quiet(now mono.Time) bool {
 
 // noteRunning keeps the maximum where runs are counted in many cells, and no call
 // sees how many there are.
-func (m *metrics) noteRunning(now mono.Time, n int) {
-	if m.more.Load() != nil {
-		m.peak.Note(now, n)
+func (m *metrics) noteRunning(now mono.Time, running int) {
+	if m.more.Load() == nil {
+		return
 	}
+	c := &m.base
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.rollLocked(c, now)
+	c.noteLocked(running)
 }
 
 // An Observer is told what happens, outside every lock, on the goroutines of

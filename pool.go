@@ -55,6 +55,7 @@ type job[In, T any] struct {
 	over   deadline.Context // of run, unless Timeout is Off
 	task   task[In, T]
 	waiter semaphore.Waiter
+	queued bool      // it was; set before it can have a worker
 	wake   chan bool // of the caller: true when the job is over, false at its deadline; each once, and there is room for both
 
 	// The worker's once the job is running, the caller's once it has left or the job
@@ -81,12 +82,12 @@ func performInPool[In, T any](ctx context.Context, c *call, t task[In, T]) (v T,
 		j.over.Init(ctx, c.cmd.clock, c.deadline)
 	}
 	if !free {
-		j.waiter.Turn, j.waiter.Job = j.turn, j
+		j.waiter.Turn, j.waiter.Job, j.queued = j.turn, j, true
 		c.cmd.waiting.Add(1)
 		switch b.permits.Wait(&j.waiter, room) {
 		case semaphore.Granted:
 			c.cmd.waiting.Add(-1)
-			free = true
+			free, j.queued = true, false
 		case semaphore.Full, semaphore.Closed:
 			c.cmd.waiting.Add(-1)
 			return v, c.reject(ctx)
@@ -171,7 +172,7 @@ func (j *job[In, T]) leave(c *call) (err error, gone bool) { //nolint:revive // 
 		return nil, false
 	}
 	*c = j.call
-	c.book(now, &end)
+	c.book(now, &end, false)
 	c.told(j.caller, &end)
 	return end.err, true
 }
@@ -199,7 +200,13 @@ func (j *job[In, T]) serve() (next runner) {
 			go work(next)
 		}
 	}()
-	v, err := run(c, &j.task, within)
+	var v T
+	var err error
+	if c.inject == nil {
+		v, err = j.task.call(within)
+	} else {
+		v, err = runInjected(c, &j.task, within)
+	}
 	now := c.cmd.clock.Now()
 	var end ending
 	c.verdict(j.caller, &j.over, now, err, &end)
@@ -210,8 +217,8 @@ func (j *job[In, T]) serve() (next runner) {
 // start tells whether run is to be called: its turn has come, its time is not
 // over, and the circuit has not changed its mind.
 func (j *job[In, T]) start() bool {
-	if j.state.is(jobRunning) {
-		return true // it did not queue
+	if !j.queued {
+		return true // it has been running since its caller found a permit; that one may have left already
 	}
 	c := &j.call
 	c.now = c.cmd.clock.Now()
@@ -256,8 +263,7 @@ func (j *job[In, T]) finish(now mono.Time, end ending, v T) (next runner) {
 		return j.finishAlone(now, end)
 	}
 	j.v, j.end = v, end
-	c.cmd.metrics.end(c.cell, now)
-	c.book(now, &end)
+	c.book(now, &end, true)
 	next = b.pass()
 	j.wake <- true
 	return next

@@ -30,12 +30,15 @@ func (p *Peak) Resize(window time.Duration) {
 	p.most = [Buckets]int64{}
 }
 
-// Note notes n. Where it is no news, it costs two loads.
+// Note notes n. Where it is no news, it costs three loads.
 func (p *Peak) Note(now mono.Time, n int) {
 	// In this order: newest is lowered before the ring holds the next bucket's moments.
-	if p.ring.Load().Holds(now) && int64(n) <= p.newest.Load() {
-		return
+	if !p.ring.Load().Holds(now) || int64(n) > p.newest.Load() {
+		p.note(now, n)
 	}
+}
+
+func (p *Peak) note(now mono.Time, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.ring.Load()
