@@ -70,8 +70,10 @@ func (b *bulkhead) release(now mono.Time) {
 
 // pass hands a worker's permit to the next queued call, which the worker is to
 // take, or gives it back.
-func (b *bulkhead) pass() runner {
-	if w := b.permits.Pass(); w != nil {
+func (b *bulkhead) pass(now mono.Time) runner {
+	was, w := b.permits.Pass()
+	b.peak.Note(now, was)
+	if w != nil {
 		return w.Job.(runner)
 	}
 	return nil
@@ -91,25 +93,11 @@ func (b *bulkhead) read(now mono.Time) Bulkhead {
 	return r
 }
 
-// acquire takes a permit of a semaphore for the call, or settles it as refused.
-func (c *call) acquire(ctx context.Context) error {
-	b := &c.cmd.dependency.bulkhead
-	if b.permits.TryAcquire() {
-		c.submit(c.cmd.clock.Now())
-		c.begin(c.submitted)
-		return nil
-	}
+// wait is for a call that found no permit at c.now: it waits for one in order of
+// arrival, for at most MaxWait and no longer than the call may take, or is settled
+// as refused.
+func (c *call) wait(ctx context.Context, b *bulkhead) error {
 	bd := b.bounds.Load()
-	c.now = c.cmd.clock.Now()
-	if bd.maxWait == 0 || b.isolation == PoolIsolation { // whoever has no worker does not queue for one
-		return c.reject(ctx)
-	}
-	return c.wait(ctx, b, bd)
-}
-
-// wait is acquire at a full semaphore, in order of arrival, for at most MaxWait
-// and no longer than the call may take.
-func (c *call) wait(ctx context.Context, b *bulkhead, bd *bounds) error {
 	c.submit(c.now)
 	turn := make(chan bool, 1)
 	w := semaphore.Waiter{Turn: func(granted bool) { turn <- granted }}
@@ -171,7 +159,6 @@ func (c *call) reject(ctx context.Context) error {
 	if shut := c.cmd.circuit.shutDown(); shut != nil {
 		return c.refuse(ctx, shut.outcome, shut.err)
 	}
-	c.cmd.dependency.bulkhead.peak.Note(c.now, c.cmd.dependency.bulkhead.bounds.Load().limit)
 	return c.refuse(ctx, OutcomeRejected, c.cmd.rejected)
 }
 

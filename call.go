@@ -39,9 +39,6 @@ func (c *Command) Begin(ctx context.Context) (*Call, error) {
 	if err := first.admit(ctx, c); err != nil {
 		return nil, err
 	}
-	if err := first.acquire(ctx); err != nil {
-		return nil, err
-	}
 	cl := &Call{call: first, caller: ctx, over: deadline.NewMovable(ctx), began: first.cell}
 	if first.deadline != mono.Never {
 		cl.mu.Lock()
@@ -83,16 +80,24 @@ func (c *Call) Context() context.Context { return c.over.Context() }
 // returns the error that Do would without fallbacks; nil is success. It lifts the
 // timeout and keeps the permit. Later calls of it, and those after End, do nothing
 // and return err.
-func (c *Call) Settle(err error) error {
+func (c *Call) Settle(err error) (verdict error) {
 	if !c.settled.CompareAndSwap(false, true) {
 		return err
 	}
 	c.lift()
 	judged := false
 	defer func() {
-		if !judged { // Classify panicked, and is part of the work
-			c.book(ending{outcome: OutcomePanic, cause: errPanicked})
+		if judged {
+			return
 		}
+		end := ending{outcome: OutcomePanic, cause: errPanicked} // Classify is part of the work
+		if c.call.set.recoverPanics {
+			if r := recover(); r != nil {
+				end = panicked(r)
+				verdict = end.err
+			}
+		}
+		c.bookAt(c.call.cmd.clock.Now(), end)
 	}()
 	now := c.call.cmd.clock.Now()
 	var end ending
@@ -130,19 +135,23 @@ func (c *Call) End() {
 	if !c.ended.CompareAndSwap(false, true) {
 		return
 	}
-	if c.settled.CompareAndSwap(false, true) {
+	var end ending
+	unsettled := c.settled.CompareAndSwap(false, true)
+	if unsettled {
 		c.lift()
-		now := c.call.cmd.clock.Now()
-		end, late := c.call.late(c.caller, c.over, now, nil)
-		if !late {
+		now, late := c.call.cmd.clock.Now(), false
+		if end, late = c.call.late(c.caller, c.over, now, nil); !late {
 			end = ending{outcome: OutcomePanic, cause: errPanicked}
 		}
-		c.bookAt(now, end)
+		c.call.book(now, &end, false)
 	}
 	c.over.Finish()
 	now := c.call.cmd.clock.Now()
 	c.call.cmd.metrics.end(c.began, now)
 	c.call.cmd.dependency.bulkhead.release(now)
+	if unsettled {
+		c.call.told(c.caller, &end) // when the permit is back
+	}
 }
 
 // lift stops the timer of a call that is settled: the deadline stays as it is.
@@ -164,8 +173,6 @@ func (c *Call) expire() {
 	c.past = true
 	c.over.Expire(ErrTimeout)
 }
-
-func (c *Call) book(end ending) { c.bookAt(c.call.cmd.clock.Now(), end) }
 
 func (c *Call) bookAt(now mono.Time, end ending) {
 	c.call.book(now, &end, false) // the run goes on to End

@@ -122,6 +122,7 @@ const (
 type circuit struct {
 	era      atomic.Pointer[era]
 	override atomic.Pointer[override] // in force; nil mostly, and then no admission reads the clock
+	special  atomic.Bool              // an override is in force, or Shadow
 	shadow   atomic.Bool              // the mode in force is Shadow
 
 	cmd *Command // for its name, clock, counts and observers
@@ -132,7 +133,7 @@ type circuit struct {
 	evidence     *Evidence       // of the last opening; nil if there was none
 	refused      uint64          // short circuits counted before that
 	failedProbes int             // in a row; steps of growth of the sleep window
-	closedAt     mono.Time       // when the last probe closed it
+	closedAt     mono.Time       // when it last became closed
 	news         []Transition    // not told yet
 	telling      bool            // somebody is
 }
@@ -192,8 +193,7 @@ type door struct {
 // shut tells whether the door refuses at now. A wait that is longer than it ever
 // was is a clock that went back: it counts as over, and begins again (S40).
 func (d *door) shut(now mono.Time) bool {
-	left := d.opens.Sub(now)
-	return d.opens == mono.Never || left > 0 && left <= d.wait
+	return d.opens == mono.Never || uint64(d.opens-now-1) < uint64(d.wait) // 0 < left ≤ wait
 }
 
 // A lease is the place of a probe in a half-open era.
@@ -238,26 +238,19 @@ func (c *circuit) init(cmd *Command, mode Mode, shut bool, now mono.Time) {
 	c.news = nil
 }
 
-// admits is admit for the usual case, a closed circuit without an override: no
-// clock, no lock, nothing written.
-func (c *circuit) admits(call *call) bool {
-	e := c.era.Load()
-	if !e.admits() || c.override.Load() != nil {
-		return false
-	}
-	call.token.era = e
-	return true
+// present returns the present era. It is simple if that decides alone, without an
+// override or Shadow: then a closed circuit admits a call without a clock, a lock or
+// a write, and a shut door refuses it.
+func (c *circuit) present() (e *era, simple bool) {
+	return c.era.Load(), !c.special.Load()
 }
 
-// admit decides on a call. It gives it its token, or returns the door that is shut
-// for it. It leaves its reading of the clock in call.now.
+// admit decides on a call at call.now. It gives it its token, or returns the door
+// that is shut for it.
 func (c *circuit) admit(call *call) *door {
+	now := call.now
+	counted := call.token.blind // where the call waited and asks again
 	call.token = token{}
-	if c.admits(call) {
-		return nil
-	}
-	now := c.cmd.clock.Now()
-	call.now = now
 	if o := c.override.Load(); o != nil {
 		if o = c.overrideAt(o, now); o != nil {
 			call.inject = o.Inject
@@ -274,7 +267,9 @@ func (c *circuit) admit(call *call) *door {
 				return d
 			}
 			call.token = token{era: e, blind: true}
-			c.cmd.metrics.count(eventWouldShortCircuit, now)
+			if !counted {
+				c.cmd.metrics.count(eventWouldShortCircuit, now)
+			}
 			return nil
 		}
 		if t, ok := c.probe(e, now, call.set); ok {
@@ -301,6 +296,9 @@ func (c *circuit) overrideAt(o *override, now mono.Time) *override {
 				c.modeLocked(now)
 			} else { // the clock went back: it begins again (S40)
 				c.override.Store(&override{Override: o.Override, until: now.Add(o.length), length: o.length})
+				if e := c.era.Load(); e.kind == eraForcedOpen {
+					c.barLocked(e)
+				}
 			}
 		}
 		c.mu.Unlock()
@@ -326,6 +324,7 @@ func (c *circuit) probe(e *era, now mono.Time, set *settings) (token, bool) {
 	if e.kind == eraOpen {
 		if d := e.door.Load(); d.opens > now { // the clock went back: the sleep begins again (S40)
 			c.shutLocked(e, now.Add(d.wait), d.wait)
+			c.evidence.NextProbe = c.cmd.clock.Moment(now.Add(d.wait))
 			return token{}, false
 		}
 		e = &era{kind: eraHalfOpen, probes: e.probes}
@@ -355,7 +354,7 @@ func (c *circuit) placesLocked(e *era, now mono.Time) {
 	for _, l := range e.leases {
 		first = min(first, l.ends)
 	}
-	c.shutLocked(e, first, first.Sub(now))
+	c.shutLocked(e, first, max(0, first.Sub(now))) // one that has ended shuts nobody out
 }
 
 func (c *circuit) shutLocked(e *era, opens mono.Time, wait time.Duration) {
@@ -395,37 +394,47 @@ func (j *judgement) notBefore() mono.Time {
 // noHint is before every moment.
 const noHint mono.Time = math.MinInt64
 
-// record spends the token of an executed call. The usual case, a good outcome of a
-// closed era, writes the window and nothing else.
+// plain: it is no probe's, and not let pass by Shadow. A good outcome then writes its
+// era's window and, if the era is calm, nothing else.
+func (t *token) plain() bool { return t.lease == nil && !t.blind }
+
+// calm: no failure since the last success, and no judgement waits for volume. It is
+// asked after the outcome is in the window: either this sees the flag go up, or the
+// judgement that sends it up sees the outcome.
+func (e *era) calm() bool { return e.inARow.Load() == 0 && !e.lacking.Load() }
+
+// calm is what a good outcome does to an era that is not.
+func (c *circuit) calm(e *era, j *judgement) {
+	if e.inARow.Load() != 0 {
+		e.inARow.Store(0)
+	}
+	if e.lacking.Load() {
+		c.judge(e, j)
+	}
+}
+
+// record spends the token of an executed call.
 func (c *circuit) record(call *call, h health, slow bool, end *ending) {
-	t := &call.token
-	if h == neutral || t.lease != nil || t.blind {
-		c.recordOther(call, h, end)
+	j := judgement{now: call.now, err: end.cause, hint: end.hint, set: call.set}
+	e := call.token.era
+	switch {
+	case call.token.lease != nil:
+		c.settleProbe(call.token, h, &j)
+		return
+	case h == neutral || call.token.blind:
 		return
 	}
-	e := t.era
 	e.window.Add(call.now, h == bad, slow)
 	if h == good {
-		if e.inARow.Load() != 0 {
-			e.inARow.Store(0)
-		}
-		if !slow && !e.lacking.Load() {
+		c.calm(e, &j)
+		if !slow {
 			return
 		}
-	}
-	j := judgement{now: call.now, err: end.cause, hint: end.hint, set: call.set}
-	if h == bad {
+	} else {
 		e.inARow.Add(1)
 		e.last.note(&j)
 	}
 	c.judge(e, &j)
-}
-
-// recordOther is record for probes, neutral outcomes and calls that Shadow let pass.
-func (c *circuit) recordOther(call *call, h health, end *ending) {
-	if call.token.lease != nil {
-		c.settleProbe(call.token, h, &judgement{now: call.now, err: end.cause, hint: end.hint, set: call.set})
-	}
 }
 
 // judge opens the circuit if a rule holds (S29).
@@ -442,7 +451,6 @@ func (c *circuit) judge(e *era, j *judgement) {
 	text := errorText(err)
 
 	c.mu.Lock()
-	defer c.tell()
 	defer c.mu.Unlock()
 	if c.era.Load() != e {
 		return
@@ -459,7 +467,8 @@ func (c *circuit) judge(e *era, j *judgement) {
 		return
 	}
 	if closedFor := j.now.Sub(c.closedAt); closedFor > 0 {
-		c.failedProbes = max(0, c.failedProbes-int(min(int64(closedFor/j.set.sleep.window), math.MaxInt32)))
+		steps := int64(closedFor / c.cmd.settings.Load().sleep.window)
+		c.failedProbes = max(0, c.failedProbes-int(min(steps, math.MaxInt32)))
 	}
 	c.openLocked(j, rule, sum, text, hint)
 }
@@ -511,7 +520,6 @@ func (c *circuit) settleProbe(t token, h health, j *judgement) {
 		text = errorText(j.err)
 	}
 	c.mu.Lock()
-	defer c.tell()
 	defer c.mu.Unlock()
 	e := t.era
 	if c.era.Load() != e {
@@ -530,7 +538,6 @@ func (c *circuit) settleProbe(t token, h health, j *judgement) {
 	case good:
 		e.succeeded++
 		if e.succeeded >= e.probes {
-			c.closedAt = j.now
 			c.closeLocked(j.now)
 			return
 		}
@@ -547,6 +554,9 @@ func (c *circuit) beginLocked(e *era, now mono.Time) {
 	if old := c.era.Load(); old != nil {
 		from = old.kind.state()
 	}
+	if from != StateClosed && e.kind.state() == StateClosed {
+		c.closedAt = now
+	}
 	c.era.Store(e)
 	c.newsLocked(from, now)
 }
@@ -562,9 +572,10 @@ func (c *circuit) windowedLocked(kind eraKind, now mono.Time) {
 }
 
 // openLocked begins an open era. All that will be asked of it is fixed here:
-// evidence, the moment of the first probe, how many probes, the error.
+// evidence, the moment of the first probe, how many probes, the error. They are
+// as the settings have it now, however old the call is that opens it (S71).
 func (c *circuit) openLocked(j *judgement, rule string, sum rolling.Totals, text string, hint mono.Time) {
-	sleep := &j.set.sleep
+	sleep := &c.cmd.settings.Load().sleep
 	e := &era{kind: eraOpen, probes: sleep.probes}
 	opens := sleep.firstProbe(j.now, c.failedProbes, hint)
 	c.shutLocked(e, opens, opens.Sub(j.now))
@@ -614,7 +625,7 @@ func (c *circuit) setMode(m Mode, now mono.Time) {
 }
 
 // setOverride puts o in the place of the last override; the zero Override lifts it.
-func (c *circuit) setOverride(o Override, now mono.Time) {
+func (c *circuit) setOverride(o Override, now mono.Time) bool {
 	var next *override
 	if !o.isZero() {
 		next = &override{Override: o, until: mono.Never}
@@ -627,12 +638,14 @@ func (c *circuit) setOverride(o Override, now mono.Time) {
 		}
 	}
 	c.mu.Lock()
-	if old := c.override.Load(); old != nil || next != nil {
+	gone := c.era.Load().kind == eraRetired
+	if old := c.override.Load(); !gone && (old != nil || next != nil) {
 		c.override.Store(next)
 		c.modeLocked(now)
 	}
 	c.mu.Unlock()
 	c.tell()
+	return !gone
 }
 
 // modeInForce is Config's mode under an override: ForceOpen in either beats all.
@@ -649,6 +662,7 @@ func (c *circuit) modeLocked(now mono.Time) {
 	o := c.override.Load()
 	m := modeInForce(c.mode, o)
 	c.shadow.Store(m == Shadow)
+	c.special.Store(o != nil || m == Shadow)
 	is := c.era.Load()
 	forced := is.kind == eraForcedOpen || is.kind == eraForcedClosed
 	switch {
@@ -658,14 +672,7 @@ func (c *circuit) modeLocked(now mono.Time) {
 		if is.kind != eraForcedOpen {
 			e = &era{kind: eraForcedOpen}
 		}
-		// It is shut until somebody opens it, whatever RetryAt promises: lifting ends the era.
-		until := mono.Never
-		if o != nil && o.Mode == ForceOpen && c.mode != ForceOpen {
-			until = o.until
-		}
-		e.door.Store(&door{opens: mono.Never, outcome: OutcomeShortCircuited, err: &Error{
-			Command: c.cmd.name, Reason: ErrOpen, RetryAt: c.cmd.clock.Moment(until),
-		}})
+		c.barLocked(e)
 		if e != is {
 			c.beginLocked(e, now)
 			return
@@ -678,6 +685,18 @@ func (c *circuit) modeLocked(now mono.Time) {
 		return
 	}
 	c.newsLocked(is.kind.state(), now) // the mode alone
+}
+
+// barLocked shuts the door of a forced open era until somebody opens it, whatever
+// RetryAt promises: lifting the mode ends the era.
+func (c *circuit) barLocked(e *era) {
+	until := mono.Never
+	if o := c.override.Load(); o != nil && o.Mode == ForceOpen && c.mode != ForceOpen {
+		until = o.until
+	}
+	e.door.Store(&door{opens: mono.Never, outcome: OutcomeShortCircuited, err: &Error{
+		Command: c.cmd.name, Reason: ErrOpen, RetryAt: c.cmd.clock.Moment(until),
+	}})
 }
 
 // shut begins the last era: the registry shuts down. Who calls it tells the news.
@@ -704,11 +723,15 @@ var retired = &door{opens: mono.Never}
 
 // retire begins the era of a command that makes way for another key, if it is
 // closed and by all the circuit knows could be made anew.
-func (c *circuit) retire() bool {
+func (c *circuit) retire(now mono.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.era.Load().admits() || c.override.Load() != nil {
+	if is, o := c.asOfLocked(now); is > eraForcedClosed || o != nil {
 		return false
+	}
+	if c.override.Load() != nil { // it is over, and no call came to lift it
+		c.override.Store(nil)
+		c.modeLocked(now)
 	}
 	e := &era{kind: eraRetired}
 	e.door.Store(retired)
@@ -786,16 +809,7 @@ type circuitReading struct {
 func (c *circuit) read(now mono.Time) (r circuitReading) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	o := c.override.Load()
-	is := c.era.Load().kind
-	if o != nil && o.over(now) {
-		o = nil
-		if m := modeInForce(c.mode, nil); (is == eraForcedOpen || is == eraForcedClosed) && m != ForceOpen {
-			is = eraClosed
-		} else if m == ForceOpen {
-			is = eraForcedOpen
-		}
-	}
+	is, o := c.asOfLocked(now)
 	r.state, r.mode = is.state(), modeInForce(c.mode, o)
 	if o != nil {
 		r.override = o.Override
@@ -803,6 +817,24 @@ func (c *circuit) read(now mono.Time) (r circuitReading) {
 	r.health = c.health.Sum(now)
 	r.evidence = c.evidenceLocked()
 	return r
+}
+
+// asOfLocked is the era at now, and the override in force: as a call would find
+// them, that lifts one that is over.
+func (c *circuit) asOfLocked(now mono.Time) (eraKind, *override) {
+	o := c.override.Load()
+	is := c.era.Load().kind
+	if o == nil || !o.over(now) {
+		return is, o
+	}
+	switch {
+	case is == eraShut:
+	case c.mode == ForceOpen:
+		is = eraForcedOpen
+	case c.mode == ForceClosed || is == eraForcedOpen || is == eraForcedClosed:
+		is = eraClosed
+	}
+	return is, nil
 }
 
 func (c *circuit) evidenceLocked() Evidence {

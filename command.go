@@ -33,13 +33,13 @@ type Command struct {
 
 	metrics   metrics
 	fallbacks limiter
-	waiting   atomic.Int64 // calls in a queue
+	waiting   atomic.Int64 // calls in a queue, and those that tell observers
 
 	name   string // with the key of a keyed command
 	family string // without
 	key    string
 	keyed  *Keyed // nil unless keyed
-	made   mono.Time
+	made   mono.Time // or given another window
 	code   *Config // what code said; nil if nothing
 }
 
@@ -127,45 +127,55 @@ func must(made bool) {
 	}
 }
 
-// perform is the middle of the pipeline, from the circuit's token to the verdict:
-// it settles the call and leaves in c what it came to.
+// perform is the middle of the pipeline, from the permit to the books: it runs a
+// call that was admitted, settles it, and leaves in c what it came to.
 func perform[In, T any](ctx context.Context, c *call, t task[In, T]) (v T, err error) {
-	// 1. Is there room for one more?
 	if c.cmd.dependency.bulkhead.isolation == PoolIsolation {
 		return performInPool(ctx, c, t)
 	}
-	if err := c.acquire(ctx); err != nil {
-		return v, err
-	}
-	// 2. The dependency, under the deadline. From here on the permit, the token and a
-	// run begun are ours; they go back in settle, whatever run does.
+	// 4. The dependency, under the deadline. Permit, token and a run begun are ours,
+	// and go back in settle, whatever run does.
 	within, over := c.context(ctx)
-	returned := false
-	defer func() {
-		if returned {
-			return
-		}
-		end := ending{outcome: OutcomePanic, cause: errPanicked}
-		if c.set.recoverPanics {
-			if r := recover(); r != nil { // nil: Goexit, which nothing stops
-				end.err = &PanicError{Value: r, Stack: debug.Stack()}
-				err = end.err
-			}
-		}
-		c.settle(ctx, c.cmd.clock.Now(), &end, over)
-	}()
-	if c.inject == nil {
-		v, err = t.call(within)
-	} else {
+	defer c.unwind(ctx, over, &err)
+	switch {
+	case c.inject != nil:
 		v, err = runInjected(c, &t, within)
+	case t.run != nil:
+		v, err = t.run(within)
+	default:
+		v, err = t.bound(within, t.in)
 	}
-	// 3. The verdict, and the books.
+	// 5. The verdict, and the books.
 	now := c.cmd.clock.Now()
-	var end ending
-	c.verdict(ctx, over, now, err, &end)
-	returned = true
+	end := ending{outcome: OutcomeSuccess}
+	if err != nil || now > c.deadline {
+		c.verdict(ctx, over, now, err, &end)
+	}
+	c.returned = true
 	c.settle(ctx, now, &end, over)
 	return v, end.err
+}
+
+// unwind settles a call whose run or Classify did not return. Under RecoverPanics
+// it makes a panic err; otherwise that goes on up, with its own stack.
+func (c *call) unwind(ctx context.Context, over *deadline.Context, err *error) {
+	if c.returned {
+		return
+	}
+	end := ending{outcome: OutcomePanic, cause: errPanicked}
+	if c.set.recoverPanics {
+		if r := recover(); r != nil { // nil: Goexit, which nothing stops
+			end = panicked(r)
+			*err = end.err
+		}
+	}
+	c.settle(ctx, c.cmd.clock.Now(), &end, over)
+}
+
+// panicked is how a run ended whose panic was recovered, or nil for Goexit.
+func panicked(r any) ending {
+	err := &PanicError{Value: r, Stack: debug.Stack()}
+	return ending{outcome: OutcomePanic, err: err, cause: err}
 }
 
 // runInjected calls what an override put in the place of run, and run if that lets it.
@@ -191,31 +201,62 @@ type call struct {
 	started   mono.Time // run
 	deadline  mono.Time // the command's, D in the rules
 
-	timed   bool // submitted and deadline are set
-	outcome Outcome
-	given   bool // fallbacks were given
-	asks    bool // the outcome wants them, and there are some to ask: its total is counted after them
-	begun   bool // by Begin: asks for none, and none is missing
+	timed    bool // submitted and deadline are set
+	returned bool // run and Classify have
+	outcome  Outcome
+	given    bool // fallbacks were given
+	asks     bool // the outcome wants them, and there are some to ask: its total is counted after them
+	begun    bool // by Begin: asks for none, and none is missing
+	left     bool // by its caller: whether it overran is not known before run ends
 }
 
-// admit loads the settings and asks the circuit. An error is the call's, settled.
+// admit is the beginning of the pipeline, up to the permit: it loads the settings
+// and asks circuit and bulkhead. An error is the call's, settled. In a pool the
+// permit is left to the job.
 func (c *call) admit(ctx context.Context, cmd *Command) error {
+	// 1. Is there anybody to answer to?
 	c.cmd, c.set = cmd, cmd.settings.Load()
 	if err := ctx.Err(); err != nil {
+		if cmd.circuit.era.Load().kind == eraRetired {
+			return c.admit(ctx, cmd.keyed.Command(cmd.key))
+		}
 		c.now = cmd.clock.Now()
 		return c.refuse(ctx, OutcomeGaveUp, err)
 	}
-	if cmd.circuit.admits(c) {
+	// 2. Is the dependency worth calling?
+	e, simple := cmd.circuit.present()
+	if simple && e.admits() {
+		c.token.era = e
+	} else {
+		c.now = cmd.clock.Now()
+		shut := e.door.Load()
+		if !simple || shut == nil || !shut.shut(c.now) {
+			shut = cmd.circuit.admit(c)
+		}
+		switch shut {
+		case nil:
+		case retired:
+			return c.admit(ctx, cmd.keyed.Command(cmd.key))
+		default:
+			return c.refuse(ctx, shut.outcome, shut.err)
+		}
+	}
+	// 3. Is there room for one more?
+	b := &cmd.dependency.bulkhead
+	if b.isolation == PoolIsolation && !c.begun {
 		return nil
 	}
-	switch shut := cmd.circuit.admit(c); shut {
-	case nil:
-		return nil
-	case retired:
-		return c.admit(ctx, cmd.keyed.Command(cmd.key))
-	default:
-		return c.refuse(ctx, shut.outcome, shut.err)
+	if !b.permits.TryAcquire() {
+		c.now = cmd.clock.Now()
+		if b.bounds.Load().maxWait > 0 || cmd.circuit.shutDown() != nil {
+			return c.wait(ctx, b)
+		}
+		return c.refuse(ctx, OutcomeRejected, cmd.rejected)
 	}
+	now := cmd.clock.Now()
+	c.submit(now)
+	c.now, c.started, c.cell = now, now, cmd.metrics.begin()
+	return nil
 }
 
 // submit starts the command's time.
@@ -316,7 +357,7 @@ func (c *call) late(ctx context.Context, over watcher, now mono.Time, err error)
 func (c *call) classified(err error) ending {
 	end := ending{outcome: OutcomeFailure, err: unmark(err), cause: err}
 	v := Failure
-	if m, ok := errors.AsType[*marked](err); ok {
+	if m := markOf(err); m != nil {
 		v = m.verdict
 		end.hint = hintOf(m)
 	} else {
@@ -333,7 +374,7 @@ func (c *call) classified(err error) ending {
 
 // hintOf is the outermost hint in a chain of marks that say Failure.
 func hintOf(m *marked) time.Duration {
-	for ok := true; ok && m.verdict == Failure; m, ok = errors.AsType[*marked](m.error) {
+	for ; m != nil && m.verdict == Failure; m = markOf(m.error) {
 		if m.hint > 0 {
 			return m.hint
 		}
@@ -352,9 +393,12 @@ func (c *call) callerLeft(ctx context.Context, over watcher, now mono.Time) (Out
 	}
 	if at, ok := ctx.Deadline(); ok {
 		d := c.cmd.clock.Of(at)
-		return OutcomeCallerDeadline, d <= now && d < c.deadline // at a tie the dependency had all its time
+		if err == nil || d <= c.cmd.clock.Now() {
+			return OutcomeCallerDeadline, d <= now && d < c.deadline // at a tie the dependency had all its time
+		}
 	}
-	// A context of another make, whose deadline cannot be asked for.
+	// It ended before the deadline that it tells, as that of a Call does at its
+	// timeout, or it tells none.
 	return OutcomeCallerDeadline, err != nil && now < c.deadline
 }
 
@@ -371,7 +415,8 @@ func (c *call) settle(ctx context.Context, now mono.Time, end *ending, over *dea
 		over.Finish()
 	}
 	c.book(now, end, true)
-	c.cmd.dependency.bulkhead.release(now)
+	b := &c.cmd.dependency.bulkhead
+	b.peak.Note(now, b.permits.Release())
 	c.told(ctx, end)
 }
 
@@ -383,14 +428,27 @@ func (c *call) book(now mono.Time, end *ending, over bool) {
 		if over {
 			c.cmd.metrics.end(c.cell, now)
 		}
-		c.refused(end.outcome, end.err)
+		_ = c.refuse(nil, end.outcome, end.err) //nolint:staticcheck // nobody is told yet
 		return
 	}
-	wants := end.outcome != OutcomeSuccess && !c.begun && wantsFallback(end, c.set.recoverPanics)
-	c.asks = wants && c.canAsk()
 	run := time.Duration(now - c.started)
-	c.cell = c.cmd.metrics.executed(c, run, over, wants && !c.asks, now > c.deadline && c.overran(now, end))
-	c.cmd.circuit.record(c, c.healthOf(end.outcome), c.set.rules.slowCall > 0 && run > c.set.rules.slowCall, end)
+	slow := c.set.rules.slowCall > 0 && run > c.set.rules.slowCall
+	if end.outcome == OutcomeSuccess {
+		c.cell = c.cmd.metrics.executed(c, run, over, false, false)
+		if e := c.token.era; c.token.plain() && !slow {
+			e.window.Add(now, false, false)
+			if !e.calm() {
+				c.cmd.circuit.calm(e, &judgement{now: now, set: c.set})
+			}
+			return
+		}
+		c.cmd.circuit.record(c, good, slow, end)
+		return
+	}
+	wants := !c.begun && wantsFallback(end, c.set.recoverPanics)
+	c.asks = wants && c.canAsk()
+	c.cell = c.cmd.metrics.executed(c, run, over, wants && !c.asks, c.overran(now, end))
+	c.cmd.circuit.record(c, c.healthOf(end.outcome), slow, end)
 }
 
 // canAsk: there are fallbacks, and the settings allow them.
@@ -411,7 +469,7 @@ func wantsFallback(end *ending, recovered bool) bool {
 
 // overran: it answered after all, or took a tenth longer than it might.
 func (c *call) overran(now mono.Time, end *ending) bool {
-	if now <= c.deadline {
+	if c.left || now <= c.deadline {
 		return false
 	}
 	return end.outcome == OutcomeTimeout && end.err == nil || now.Sub(c.deadline) > c.set.timeout/10
@@ -440,6 +498,9 @@ func (c *call) told(ctx context.Context, end *ending) {
 }
 
 func (c *call) tell(ctx context.Context, end *ending) {
+	c.cmd.waiting.Add(1) // however slow observers are, the call goes on
+	defer c.cmd.waiting.Add(-1)
+	c.cmd.circuit.tell() // what its outcome did there, now that the permit is back
 	e := c.event(end.err)
 	if e.Err == nil {
 		e.Err = end.cause
@@ -470,14 +531,8 @@ func (c *call) event(err error) CallEvent {
 }
 
 // refuse settles a call whose run never began, at c.now, and returns its error.
+// Without ctx it leaves it to others to tell observers.
 func (c *call) refuse(ctx context.Context, o Outcome, err error) error {
-	c.refused(o, err)
-	c.told(ctx, &ending{outcome: o, err: err})
-	return err
-}
-
-// refused is refuse's statistics and circuit.
-func (c *call) refused(o Outcome, err error) {
 	c.outcome = o
 	what := event(o)
 	switch {
@@ -487,10 +542,16 @@ func (c *call) refused(o Outcome, err error) {
 	default:
 		what += eventBareRejected - event(OutcomeRejected)
 	}
-	c.cell = c.cmd.metrics.count(what, c.now)
+	if c.cell = c.cmd.metrics.cell(); !c.cell.tally(what, c.now) {
+		c.cell = c.cmd.metrics.count(what, c.now)
+	}
 	if c.token.lease != nil || c.set.countRejections {
 		c.returnToken(err)
 	}
+	if ctx != nil && c.cmd.registry.observers.Load() != nil {
+		c.tell(ctx, &ending{outcome: o, err: err})
+	}
+	return err
 }
 
 // returnToken spends the token of a refused call: it says nothing about the
@@ -531,5 +592,7 @@ func (c *Command) Override(o Override) {
 	if o.Mode > Shadow {
 		panic("firebreak: Override: Mode " + o.Mode.String())
 	}
-	c.circuit.setOverride(o, c.clock.Now())
+	if !c.circuit.setOverride(o, c.clock.Now()) {
+		c.keyed.Command(c.key).Override(o)
+	}
 }

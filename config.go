@@ -409,7 +409,7 @@ type tripRules struct {
 	errorPercentage     float64 // 0: off
 	consecutiveFailures int64   // 0: off
 	slowCall            time.Duration
-	slowPercentage      float64
+	slowPercentage      float64 // 0: off
 	evidence            float64 // the share that the lower bound is compared with; 0: off
 }
 
@@ -436,7 +436,6 @@ func newSettings(c *Config) *settings {
 			errorPercentage:     orZero(c.ErrorThresholdPercentage),
 			consecutiveFailures: int64(orZero(c.ConsecutiveFailures)),
 			slowCall:            orZero(c.SlowCallDuration),
-			slowPercentage:      c.SlowCallThresholdPercentage,
 		},
 		sleep: sleepRules{
 			window: c.SleepWindow,
@@ -447,6 +446,9 @@ func newSettings(c *Config) *settings {
 		},
 		window: c.Window,
 		mode:   c.Mode,
+	}
+	if s.rules.slowCall > 0 { // else what was slow in the window before would still trip
+		s.rules.slowPercentage = c.SlowCallThresholdPercentage
 	}
 	if c.Evidence == On {
 		s.rules.evidence = 0.5
@@ -485,7 +487,11 @@ type bounds struct {
 }
 
 func newBounds(c *Config) *bounds {
-	return &bounds{limit: limitOf(c.MaxConcurrent), maxWait: orZero(c.MaxWait), queue: orZero(c.QueueSize), window: c.Window}
+	b := &bounds{limit: limitOf(c.MaxConcurrent), maxWait: orZero(c.MaxWait), queue: orZero(c.QueueSize), window: c.Window}
+	if c.Isolation == PoolIsolation {
+		b.maxWait = 0 // a call that needs no worker does not queue for one
+	}
+	return b
 }
 
 // Layers in the order of S69. The ones for a dependency leave the command's out.

@@ -27,8 +27,9 @@ type Keyed struct {
 
 	// Guarded by the registry's mu.
 	shared   *Command   // of the keys that found no place; nil until one did
-	searched *mono.Time // when all were searched in vain; nil: not since one made way
-	retired  []retiring // they made way, and may still count what they had admitted
+	inVain   bool       // the last search found none that could make way
+	searched mono.Time  // when that was
+	retired  []retiring // they made way, the first first, and may still count what they had admitted
 	past     family     // what those counted who do so no more
 }
 
@@ -85,24 +86,36 @@ func (k *Keyed) Command(key string) *Command {
 	if cmd := k.lookup(key); cmd != nil {
 		return cmd
 	}
+	cmd, gone := k.find(key)
+	if gone != nil {
+		gone.circuit.tell()
+	}
+	return cmd
+}
+
+// find is Command for a key that is not there, and returns who made way for it.
+func (k *Keyed) find(key string) (cmd, gone *Command) {
 	r := k.dependency.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if cmd := k.lookup(key); cmd != nil {
-		return cmd
+		return cmd, nil
 	}
-	now := r.clock.Now()
-	if len(k.byKey) >= k.most && !k.makeWayLocked(now) {
+	full := len(k.byKey) >= k.most
+	if full && key != sharedKey {
+		gone = k.makeWayLocked(r.clock.Now())
+	}
+	if full && gone == nil || key == sharedKey {
 		if k.shared == nil {
 			k.shared = k.newLocked(sharedKey)
 		}
-		return k.shared
+		return k.shared, nil
 	}
-	cmd := k.newLocked(key)
+	cmd = k.newLocked(key)
 	k.mu.Lock()
 	k.byKey[key] = cmd
 	k.mu.Unlock()
-	return cmd
+	return cmd, gone
 }
 
 func (k *Keyed) lookup(key string) *Command {
@@ -126,29 +139,38 @@ func (k *Keyed) presentLocked() []*Command {
 	return all
 }
 
-// makeWayLocked retires a command that nobody would miss. Where it finds none it
-// does not look again for a bucket's time: too many keys must not make every call
-// search them all.
-func (k *Keyed) makeWayLocked(now mono.Time) bool {
-	k.buryLocked(now)
+// makeWayLocked retires a command that nobody would miss, and returns it. Where it
+// finds none it does not look again for a bucket's time: too many keys must not
+// make every call search them all.
+func (k *Keyed) makeWayLocked(now mono.Time) *Command {
 	for key, cmd := range k.byKey {
 		window := cmd.settings.Load().window // the same for all keys
-		if k.searched != nil && within(now.Sub(*k.searched), window/rolling.Buckets) {
-			return false
+		if k.inVain && within(now.Sub(k.searched), window/rolling.Buckets) {
+			return nil
 		}
-		if within(now.Sub(cmd.made), window) || !cmd.idle(now) || !cmd.circuit.retire() {
+		if within(now.Sub(cmd.made), window) || !cmd.idle(now) || !k.retireLocked(key, cmd, now) {
 			continue
 		}
+		k.buryLocked(now)
 		k.retired = append(k.retired, retiring{cmd, now})
-		k.mu.Lock()
-		delete(k.byKey, key)
-		k.mu.Unlock()
-		k.searched = nil
+		k.inVain = false
 		k.dependency.registry.sorted.Store(nil)
-		return true
+		return cmd
 	}
-	k.searched = &now
-	return false
+	k.inVain, k.searched = true, now
+	return nil
+}
+
+// retireLocked is one step to whoever looks the key up: a call that finds its
+// command retired would otherwise get the same one again.
+func (k *Keyed) retireLocked(key string, cmd *Command, now mono.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	gone := cmd.circuit.retire(now)
+	if gone {
+		delete(k.byKey, key)
+	}
+	return gone
 }
 
 // within tells whether less than d has passed. A past that is in the future is a
@@ -163,8 +185,12 @@ func (c *Command) idle(now mono.Time) bool {
 // buryLocked moves the counts of commands that made way into the past, once they
 // have been idle for a window since: whoever had a token of theirs is counted.
 func (k *Keyed) buryLocked(now mono.Time) {
-	k.retired = slices.DeleteFunc(k.retired, func(r retiring) bool {
-		if now.Sub(r.at) < r.cmd.settings.Load().window || !r.cmd.idle(now) {
+	aged := 0 // those before it are: the young ones, who can be many, are not looked at
+	for aged < len(k.retired) && !within(now.Sub(k.retired[aged].at), k.retired[aged].cmd.settings.Load().window) {
+		aged++
+	}
+	kept := slices.DeleteFunc(k.retired[:aged], func(r retiring) bool {
+		if !r.cmd.idle(now) {
 			return false
 		}
 		sum := reading{now: now, differs: true}
@@ -177,6 +203,7 @@ func (k *Keyed) buryLocked(now mono.Time) {
 		k.past.totals.Add(&totals)
 		return true
 	})
+	k.retired = slices.Delete(k.retired, len(kept), aged)
 }
 
 // Snapshot is the family: counts, latencies and runs of all its keys together,

@@ -296,17 +296,29 @@ func (m *metrics) inFlight() int {
 	return max(int(n), 0)
 }
 
-// count counts a free event.
-func (m *metrics) count(e event, now mono.Time) *cell {
-	c := m.cell()
-	if w := c.window.Load(); w == nil || !w.ring.Holds(now) {
-		m.roll(c, now)
+// tally counts a free event in c, if nothing stands in the way.
+func (c *cell) tally(e event, now mono.Time) bool {
+	w := c.window.Load()
+	if w == nil || !w.ring.Holds(now) {
+		return false
 	}
 	n := &c.free[e-firstFree]
-	if v := n.Load(); !n.CompareAndSwap(v, v+1) {
-		n.Add(1)
-		m.open()
+	v := n.Load()
+	return n.CompareAndSwap(v, v+1)
+}
+
+// count counts a free event, whatever stands in the way: a bucket that has to
+// begin, or another processor, and then there is to be a further cell.
+func (m *metrics) count(e event, now mono.Time) *cell {
+	c := m.cell()
+	if w := c.window.Load(); w != nil && w.ring.Holds(now) {
+		if c.tally(e, now) {
+			return c
+		}
+		c = m.open()
 	}
+	m.roll(c, now)
+	c.free[e-firstFree].Add(1)
 	return c
 }
 

@@ -2,7 +2,6 @@ package firebreak
 
 import (
 	"context"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -58,8 +57,7 @@ type job[In, T any] struct {
 	queued bool      // it was; set before it can have a worker
 	wake   chan bool // of the caller: true when the job is over, false at its deadline; each once, and there is room for both
 
-	// The worker's once the job is running, the caller's once it has left or the job
-	// is over.
+	// The worker's until the job is over, then the caller's.
 	call call
 	v    T
 	end  ending
@@ -107,6 +105,7 @@ func (j *job[In, T]) turn(granted bool) {
 		go work(j)
 		return
 	}
+	j.call.now = j.call.cmd.clock.Now()
 	shut := j.call.cmd.circuit.shutDown() // circuits are shut before bulkheads
 	j.drop(shut.outcome, shut.err)
 }
@@ -171,7 +170,9 @@ func (j *job[In, T]) leave(c *call) (err error, gone bool) { //nolint:revive // 
 		b.abandoned.Add(-1)
 		return nil, false
 	}
-	*c = j.call
+	// What the worker wrote before run began. It goes on with the rest of its call.
+	c.token, c.cell, c.started = j.call.token, j.call.cell, j.call.started
+	c.left = true
 	c.book(now, &end, false)
 	c.told(j.caller, &end)
 	return end.err, true
@@ -179,7 +180,7 @@ func (j *job[In, T]) leave(c *call) (err error, gone bool) { //nolint:revive // 
 
 func (j *job[In, T]) serve() (next runner) {
 	if !j.start() {
-		return j.call.cmd.dependency.bulkhead.pass()
+		return j.call.cmd.dependency.bulkhead.pass(j.call.now)
 	}
 	c := &j.call
 	within := j.caller
@@ -187,21 +188,19 @@ func (j *job[In, T]) serve() (next runner) {
 		within = &j.over
 	}
 	returned := false
+	var v T // here, as it stays run's beside a panic of Classify's (S8)
+	var err error
 	defer func() {
 		if returned {
 			return
 		}
 		r := recover() // nil: Goexit
-		end := ending{outcome: OutcomePanic, err: &PanicError{Value: r, Stack: debug.Stack()}}
-		end.cause = end.err
-		var none T
-		next = j.finish(c.cmd.clock.Now(), end, none)
+		end := panicked(r)
+		next = j.finish(c.cmd.clock.Now(), end, v)
 		if r == nil && next != nil { // this goroutine ends: the permit goes on with another
 			go work(next)
 		}
 	}()
-	var v T
-	var err error
 	if c.inject == nil {
 		v, err = j.task.call(within)
 	} else {
@@ -264,7 +263,7 @@ func (j *job[In, T]) finish(now mono.Time, end ending, v T) (next runner) {
 	}
 	j.v, j.end = v, end
 	c.book(now, &end, true)
-	next = b.pass()
+	next = b.pass(now)
 	j.wake <- true
 	return next
 }
@@ -279,7 +278,7 @@ func (j *job[In, T]) finishAlone(now mono.Time, end ending) (next runner) {
 		c.cmd.metrics.add(c.cell, now, eventOverran, false, 0)
 	}
 	b.abandoned.Add(-1)
-	next = b.pass()
+	next = b.pass(now)
 	if c.cmd.registry.observers.Load() == nil || !overran && end.outcome != OutcomePanic {
 		return next
 	}

@@ -288,6 +288,7 @@ func (c *Command) apply(set *settings) {
 	if was.window != set.window {
 		c.metrics.resize(set.window)
 		c.circuit.resize(set.window)
+		c.made = c.clock.Now() // nobody knows any more how long it has been idle
 	}
 	c.circuit.setMode(set.mode, c.clock.Now())
 }
@@ -367,7 +368,7 @@ func (r *Registry) stuck(since time.Duration, err error) error {
 	var lines []string
 	for cmd := range r.Commands() {
 		if n := cmd.metrics.inFlight(); n > 0 {
-			lines = append(lines, fmt.Sprintf("%s: %d in flight for at least %v", cmd.name, n, since.Round(time.Millisecond)))
+			lines = append(lines, fmt.Sprintf("%s: %d in flight for at least %v", cmd.name, n, since.Truncate(time.Millisecond)))
 		}
 	}
 	return fmt.Errorf("firebreak: shutdown: %s: %w", strings.Join(lines, "; "), err)

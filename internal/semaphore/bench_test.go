@@ -1,6 +1,9 @@
 package semaphore
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+)
 
 // The word alone, and with permits in cells: what a collision buys.
 var layouts = []struct {
@@ -42,12 +45,11 @@ func BenchmarkAcquireReleaseParallel(b *testing.B) {
 }
 
 func BenchmarkRefusal(b *testing.B) {
-	for _, limit := range []int{1, 1000} { // the second was in cells until it was full
-		s := New(limit)
-		s.spread()
-		for s.TryAcquire() {
-		}
-		b.Run(map[int]string{1: "word", 1000: "cells"}[limit], func(b *testing.B) {
+	for _, l := range layouts[:2] {
+		b.Run(l.name, func(b *testing.B) {
+			s := l.make()
+			for s.TryAcquire() {
+			}
 			b.ReportAllocs()
 			for b.Loop() {
 				s.TryAcquire()
@@ -70,8 +72,8 @@ func BenchmarkRefusalParallel(b *testing.B) {
 // A limit that is always reached, with more processors after it than permits: the
 // cells open and are gathered again and again.
 func BenchmarkNearTheLimit(b *testing.B) {
-	for _, limit := range []int{spreadFrom - 1, 2 * spreadFrom} {
-		b.Run(map[bool]string{true: "cells", false: "word"}[limit > spreadFrom], func(b *testing.B) {
+	for _, limit := range []int{spreadFrom - 1, 2 * spreadFrom} { // the second opens cells
+		b.Run(fmt.Sprint("limit=", limit), func(b *testing.B) {
 			s := New(limit)
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {

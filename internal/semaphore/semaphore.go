@@ -114,6 +114,9 @@ func (s *Semaphore) Withdraw(w *Waiter) bool {
 // in flight just before, for a rolling maximum, or 0 where permits lie in cells,
 // as to count them would cost more than the release.
 func (s *Semaphore) Release() (was int) {
+	if st := s.word.load(); st.mode() == plain && s.word.swap(st, st.minus(1)) {
+		return st.out() // the usual case
+	}
 	if was, ok := s.put(); ok {
 		return was
 	}
@@ -128,16 +131,15 @@ func (s *Semaphore) Release() (was int) {
 
 // Pass is [Semaphore.Release] for a worker that can go on: it hands the permit to
 // the first waiter and returns that waiter, without a call of its Turn. If nobody
-// waits, or more are in flight than the limit allows by now, it returns nil and the
+// waits, or more are in flight than the limit allows by now, next is nil and the
 // permit is back.
-func (s *Semaphore) Pass() *Waiter {
-	if _, ok := s.put(); ok {
-		return nil
+func (s *Semaphore) Pass() (was int, next *Waiter) {
+	if was, ok := s.put(); ok {
+		return was, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, next := s.passLocked()
-	return next
+	return s.passLocked()
 }
 
 // Resize changes the limit, at least one. Once it returns nothing is admitted above

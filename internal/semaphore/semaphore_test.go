@@ -65,10 +65,14 @@ func TestWaitersHaveTheirTurnInOrder(t *testing.T) {
 	require.Equal(t, 3, s.Queued())
 
 	s.Release()
-	require.Equal(t, 1, s.Pass().Job, "the worker runs it: no Turn")
+	was, next := s.Pass()
+	require.Equal(t, 1, next.Job, "the worker runs it: no Turn")
+	require.Equal(t, 2, was)
 	s.Release()
 	require.Equal(t, turns{{0, true}, {2, true}}, ts)
-	require.Nil(t, s.Pass())
+	was, next = s.Pass()
+	require.Nil(t, next)
+	require.Equal(t, 2, was)
 	require.Equal(t, 1, s.InFlight())
 }
 
@@ -134,7 +138,8 @@ func TestI1AfterAShrinkInFlightFallsUntilItFits(t *testing.T) {
 	s.Resize(2)
 	require.Equal(t, 1, s.Queued(), "it keeps its place")
 	require.Equal(t, 4, s.Release())
-	require.Nil(t, s.Pass())
+	_, next := s.Pass()
+	require.Nil(t, next)
 	require.False(t, s.TryAcquire())
 	require.Empty(t, ts)
 	require.Equal(t, 2, s.InFlight())
@@ -165,7 +170,8 @@ func TestCloseIsForGood(t *testing.T) {
 	late := s.Idle()
 	s.Release()
 	require.False(t, done(early) || done(late))
-	require.Nil(t, s.Pass())
+	_, next := s.Pass()
+	require.Nil(t, next)
 	require.True(t, done(early) && done(late) && done(s.Idle()))
 }
 
@@ -333,6 +339,12 @@ func TestModel(t *testing.T) {
 				t.Skip("no permit is out")
 			}
 		}
+		inFlight := func() int { // as a release tells it
+			if s.word.load().mode() == spread {
+				return 0
+			}
+			return m.out
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"TryAcquire": func(t *rapid.T) {
 				for range rapid.SampledFrom([]int{1, 1, spreadFrom}).Draw(t, "times") {
@@ -368,18 +380,18 @@ func TestModel(t *testing.T) {
 			},
 			"Release": func(t *rapid.T) {
 				held(t)
-				want := m.out
-				if s.word.load().mode() == spread {
-					want = 0
-				}
+				want := inFlight()
 				m.out--
 				m.settle()
 				require.Equal(t, want, s.Release())
 			},
 			"Pass": func(t *rapid.T) {
 				held(t)
+				want := inFlight()
 				m.out--
-				require.Same(t, m.next(), s.Pass())
+				was, next := s.Pass()
+				require.Same(t, m.next(), next)
+				require.Equal(t, want, was)
 			},
 			"Resize": func(t *rapid.T) {
 				m.limit = limits.Draw(t, "limit")

@@ -55,7 +55,7 @@ func (c *crowd) leave(r *rand.Rand) {
 	c.held.Add(-1)
 	if r.IntN(2) == 0 {
 		c.s.Release()
-	} else if w := c.s.Pass(); w != nil {
+	} else if _, w := c.s.Pass(); w != nil {
 		w.Turn(true)
 	}
 }
