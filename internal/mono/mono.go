@@ -61,7 +61,7 @@ func (c *Clock) Moment(t Time) time.Time {
 // Of returns the [Time] of a moment. One without a monotonic reading (parsed, or
 // stripped) is placed by the wall clock as it stands now, and stays there.
 func (c *Clock) Of(m time.Time) Time {
-	if m == m.Round(0) { //nolint:revive // compares the readings, not only the instants
+	if m == m.Round(0) { //nolint:staticcheck // compares the readings, not only the instants
 		return c.Now().Add(time.Until(m))
 	}
 	return Time(m.Sub(c.start))
