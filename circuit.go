@@ -625,6 +625,7 @@ func (c *circuit) setMode(m Mode, now mono.Time) {
 }
 
 // setOverride puts o in the place of the last override; the zero Override lifts it.
+// It does neither, and returns false, if the command made way for another key.
 func (c *circuit) setOverride(o Override, now mono.Time) bool {
 	var next *override
 	if !o.isZero() {
@@ -722,7 +723,8 @@ func (c *circuit) shutDown() *door {
 var retired = &door{opens: mono.Never}
 
 // retire begins the era of a command that makes way for another key, if it is
-// closed and by all the circuit knows could be made anew.
+// closed and by all the circuit knows could be made anew. Who calls it tells the
+// news.
 func (c *circuit) retire(now mono.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -38,9 +38,9 @@ type Command struct {
 	name   string // with the key of a keyed command
 	family string // without
 	key    string
-	keyed  *Keyed // nil unless keyed
+	keyed  *Keyed    // nil unless keyed
 	made   mono.Time // or given another window
-	code   *Config // what code said; nil if nothing
+	code   *Config   // what code said; nil if nothing
 }
 
 // Do makes one call through cmd and returns its result, or that of the first
@@ -356,7 +356,7 @@ func (c *call) late(ctx context.Context, over watcher, now mono.Time, err error)
 // classified is the verdict on a run that failed in time: its mark's, or Classify's.
 func (c *call) classified(err error) ending {
 	end := ending{outcome: OutcomeFailure, err: unmark(err), cause: err}
-	v := Failure
+	var v Verdict
 	if m := markOf(err); m != nil {
 		v = m.verdict
 		end.hint = hintOf(m)
@@ -393,9 +393,13 @@ func (c *call) callerLeft(ctx context.Context, over watcher, now mono.Time) (Out
 	}
 	if at, ok := ctx.Deadline(); ok {
 		d := c.cmd.clock.Of(at)
-		if err == nil || d <= c.cmd.clock.Now() {
+		if err == nil || d <= now {
 			return OutcomeCallerDeadline, d <= now && d < c.deadline // at a tie the dependency had all its time
 		}
+		if at != at.Round(0) && d <= c.cmd.clock.Now() { //nolint:revive // compares the readings, not only the instants
+			return OutcomeCallerDeadline, false // since then
+		}
+		// By the wall clock alone nobody can tell: the context knows best.
 	}
 	// It ended before the deadline that it tells, as that of a Call does at its
 	// timeout, or it tells none.

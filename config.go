@@ -440,7 +440,7 @@ func newSettings(c *Config) *settings {
 		sleep: sleepRules{
 			window: c.SleepWindow,
 			max:    orZero(c.MaxSleepWindow),
-			jitter: time.Duration(orZero(c.SleepJitterPercentage) / 100 * float64(c.SleepWindow)),
+			jitter: time.Duration(min(orZero(c.SleepJitterPercentage)/100*float64(c.SleepWindow), math.MaxInt64/2)), // that converts
 			lease:  max(orZero(c.Timeout), c.SleepWindow),
 			probes: c.Probes,
 		},

@@ -1,6 +1,7 @@
 package firebreak_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -98,7 +99,7 @@ var (
 	switches = fieldKind{
 		good:    []any{firebreak.On, firebreak.Switch(firebreak.Off)},
 		bad:     []any{firebreak.Switch(2), firebreak.Switch(-3), firebreak.Switch(math.MaxInt8), firebreak.Switch(math.MinInt8)},
-		badText: []string{"0", "1", `"on"`, `"yes"`, `"true"`, `"unlimited"`, `""`, "null", "[]", "{}"},
+		badText: []string{"0", "1", `"on"`, `"off"`, `"yes"`, `"true"`, `"unlimited"`, `""`, "null", "[]", "{}"},
 	}
 	isolations = fieldKind{
 		good:    []any{firebreak.PoolIsolation, firebreak.SemaphoreIsolation},
@@ -157,8 +158,12 @@ func (f configField) named(n int) any {
 
 // with is a Config that says this field alone.
 func (f configField) with(v any) (c firebreak.Config) {
-	reflect.ValueOf(&c).Elem().FieldByName(f.name).Set(reflect.ValueOf(v))
+	f.set(&c, v)
 	return c
+}
+
+func (f configField) set(c *firebreak.Config, v any) {
+	reflect.ValueOf(c).Elem().FieldByName(f.name).Set(reflect.ValueOf(v))
 }
 
 // valueOf is what c says of the field; of a function, what that says.
@@ -276,9 +281,9 @@ func TestBadValuesPanicWithNameAndField(t *testing.T) {
 	for _, f := range configFields {
 		for _, v := range f.bad() {
 			c := f.with(v)
-			panics := func(who string, make func()) {
+			panics := func(who string, construct func()) {
 				t.Helper()
-				text := panicText(t, make)
+				text := panicText(t, construct)
 				assert.Contains(t, text, "firebreak: "+who, "%s: %v", f.name, v)
 				assert.Contains(t, text, f.name+": ", "%s: %v", f.name, v)
 			}
@@ -297,12 +302,12 @@ func TestBadValuesPanicWithNameAndField(t *testing.T) {
 
 func TestAllFaultsOfAConfigAreNamed(t *testing.T) {
 	bad := firebreak.Config{MaxConcurrent: -7, Timeout: 300, Probes: firebreak.Unlimited, ErrorThresholdPercentage: 200}
-	for who, make := range map[string]func(){
+	for who, construct := range map[string]func(){
 		"registry":         func() { firebreak.NewRegistry(bad) },
 		`dependency "dep"`: func() { firebreak.NewRegistry(firebreak.Config{}).Dependency("dep", bad) },
 		`command "cmd"`:    func() { firebreak.NewRegistry(firebreak.Config{}).Command("cmd", bad) },
 	} {
-		text := panicText(t, make)
+		text := panicText(t, construct)
 		assert.Contains(t, text, who)
 		for _, field := range []string{"MaxConcurrent", "Timeout", "Probes", "ErrorThresholdPercentage"} {
 			assert.Contains(t, text, field+": ", who)
@@ -325,6 +330,11 @@ func TestFaultsSayWhatWouldBeRight(t *testing.T) {
 		{firebreak.Config{Probes: -3}, "Probes: -3 is not from 1 to 2147483647"},
 		{firebreak.Config{ErrorThresholdPercentage: 200}, "ErrorThresholdPercentage: 200 is not a percentage above 0 and up to 100 or Off"},
 		{firebreak.Config{SlowCallThresholdPercentage: 200}, "SlowCallThresholdPercentage: 200 is not a percentage above 0 and up to 100"},
+		{firebreak.Config{MaxConcurrent: firebreak.Off}, "MaxConcurrent: cannot be Off"},
+		{firebreak.Config{QueueSize: firebreak.Unlimited}, "QueueSize: cannot be Unlimited"},
+		{firebreak.Config{Timeout: firebreak.Unlimited}, "Timeout: cannot be Unlimited"},
+		{firebreak.Config{SlowCallThresholdPercentage: firebreak.Off}, "SlowCallThresholdPercentage: cannot be Off"},
+		{firebreak.Config{Evidence: firebreak.Unlimited}, "Evidence: cannot be Unlimited"},
 		{firebreak.Config{Evidence: 2}, "Evidence: 2 is neither On nor Off"},
 		{firebreak.Config{Isolation: 3}, "Isolation: 3 is not an isolation"},
 		{firebreak.Config{Mode: 5}, "Mode: 5 is not a mode"},
@@ -341,11 +351,11 @@ func TestFieldsOfADependencyAreNotForOneCommand(t *testing.T) {
 		if !f.dependency {
 			continue
 		}
-		for _, make := range []func(){
+		for _, construct := range []func(){
 			func() { dep.Command("cmd", f.with(f.good()[0])) },
 			func() { dep.Keyed("cmd", 1, f.with(f.good()[0])) },
 		} {
-			text := panicText(t, make)
+			text := panicText(t, construct)
 			require.Contains(t, text, `command "cmd"`)
 			require.Contains(t, text, f.name)
 			require.Contains(t, text, "dependency")
@@ -397,12 +407,12 @@ func TestTheNearestVoiceIsHeard(t *testing.T) {
 				}
 				for _, voices := range [][6]firebreak.Config{alone, first} {
 					cmd := heard(t, voices)
-					require.Equal(t, f.valueOf(near), f.valueOf(cmd.Config()), place)
-					require.Equal(t, place, cmd.Origins()[f.origin()])
+					c, origins := cmd.Config(), cmd.Origins()
+					require.Equal(t, f.valueOf(near), f.valueOf(c), place)
+					require.Equal(t, map[string]string{f.origin(): place}, without(origins, "default"))
 					for _, other := range configFields {
 						if other.name != f.name && other.name != "QueueSize" { // that follows MaxWait
-							require.Equal(t, other.byDefault, other.valueOf(cmd.Config()), other.name)
-							require.Equal(t, "default", cmd.Origins()[other.origin()], other.name)
+							require.Equal(t, other.byDefault, other.valueOf(c), other.name)
 						}
 					}
 				}
@@ -478,6 +488,58 @@ func TestWithMaxWaitAsManyWaitAsMayRun(t *testing.T) {
 		synctest.Wait()
 		require.EqualValues(t, 4, total(cmd).Success)
 	})
+}
+
+// S49: MaxWait is for semaphores. In a pool, who needs no worker does not queue for one.
+func TestMaxWaitIsNothingInAPool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cmd := newCommand(t, firebreak.Config{Isolation: firebreak.PoolIsolation, MaxConcurrent: 1, MaxWait: time.Minute, QueueSize: 5, Timeout: firebreak.Off})
+		began := time.Now()
+		call := begin(t, cmd)
+		_, err := cmd.Begin(t.Context())
+		require.ErrorIs(t, err, firebreak.ErrRejected)
+		require.Zero(t, time.Since(began))
+
+		go func() { _, _ = firebreak.Do(context.Background(), cmd, succeed) }()
+		time.Sleep(time.Hour) // nor does it bound the stay of who does
+		require.Equal(t, 1, cmd.Snapshot().Bulkhead.Queued)
+		end(call)
+		synctest.Wait()
+		require.EqualValues(t, 2, total(cmd).Success)
+	})
+}
+
+// The longest durations and the greatest numbers are as good as any other, in all
+// sums that are made of them.
+func TestTheGreatestValues(t *testing.T) {
+	for _, isolation := range []firebreak.Isolation{firebreak.SemaphoreIsolation, firebreak.PoolIsolation} {
+		synctest.Test(t, func(t *testing.T) {
+			c := firebreak.Config{Isolation: isolation, ConsecutiveFailures: 1}
+			for _, f := range configFields {
+				switch f.byDefault.(type) {
+				case time.Duration:
+					f.set(&c, time.Duration(math.MaxInt64))
+				case float64:
+					f.set(&c, 100.0)
+				case int:
+					if f.name != "ConsecutiveFailures" {
+						f.set(&c, math.MaxInt32)
+					}
+				}
+			}
+			cmd := newCommand(t, c)
+			_, err := firebreak.Do(t.Context(), cmd, succeed)
+			require.NoError(t, err)
+			_, err = firebreak.Do(t.Context(), cmd, fail, firebreak.Static(2))
+			require.NoError(t, err)
+			time.Sleep(24 * 365 * time.Hour)
+			_, err = firebreak.Do(t.Context(), cmd, succeed)
+			require.ErrorIs(t, err, firebreak.ErrOpen)
+			s := cmd.Snapshot()
+			require.Equal(t, firebreak.StateOpen, s.State)
+			require.EqualValues(t, 3, s.Window.Calls())
+		})
+	}
 }
 
 // begin takes a permit that end gives back.

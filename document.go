@@ -58,8 +58,11 @@ func (d *Document) check() []error {
 // checkAsData is check, and a function is a fault: it would be lost in silence.
 func (c *Config) checkAsData() []error {
 	errs := c.check()
-	if c.Classify != nil {
-		errs = append(errs, errors.New("Classify: a function is for code, not for a document"))
+	v := reflect.ValueOf(c).Elem()
+	for _, f := range fields {
+		if f.key == "" && !v.Field(f.index).IsZero() {
+			errs = append(errs, fmt.Errorf("%s: a function is for code, not for a document", f.name))
+		}
 	}
 	return errs
 }

@@ -146,7 +146,8 @@ func ExpectErrors(errs ...error) func(error) Verdict {
 }
 
 // Mark gives run's own verdict on err, above [Config.Classify]. [Do] returns err
-// itself. The outermost mark in a chain of wrapped errors decides. Mark(nil, v) is nil.
+// itself. The outermost mark in a chain of wrapped errors decides; one inside an
+// [*Error] or a [*PanicError] was for the command whose that is. Mark(nil, v) is nil.
 func Mark(err error, v Verdict) error {
 	if err == nil {
 		return nil
@@ -174,6 +175,33 @@ type marked struct {
 }
 
 func (m *marked) Unwrap() error { return m.error }
+
+// markOf returns the outermost mark in err's chain, nil if there is none. It stops at
+// another command's error: what was marked inside was said of that one's dependency,
+// and must not turn its timeout, say, into an expected answer (S14).
+func markOf(err error) *marked {
+	switch e := err.(type) { //nolint:errorlint // this is the walk
+	case *marked:
+		return e
+	case *Error, *PanicError:
+		return nil
+	}
+	var m *marked
+	if e, ok := err.(interface{ As(any) bool }); ok && e.As(&m) { //nolint:errorlint // likewise
+		return m
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return markOf(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, err := range e.Unwrap() {
+			if m := markOf(err); m != nil {
+				return m
+			}
+		}
+	}
+	return nil
+}
 
 // unmark takes the marks off that err itself is; those below a wrapping stay.
 func unmark(err error) error {

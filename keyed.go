@@ -27,8 +27,8 @@ type Keyed struct {
 
 	// Guarded by the registry's mu.
 	shared   *Command   // of the keys that found no place; nil until one did
-	inVain   bool       // the last search found none that could make way
-	searched mono.Time  // when that was
+	inVain   bool       // a search found none that could make way
+	searched mono.Time  // when the last such was
 	retired  []retiring // they made way, the first first, and may still count what they had admitted
 	past     family     // what those counted who do so no more
 }
@@ -153,8 +153,6 @@ func (k *Keyed) makeWayLocked(now mono.Time) *Command {
 		}
 		k.buryLocked(now)
 		k.retired = append(k.retired, retiring{cmd, now})
-		k.inVain = false
-		k.dependency.registry.sorted.Store(nil)
 		return cmd
 	}
 	k.inVain, k.searched = true, now

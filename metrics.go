@@ -580,12 +580,12 @@ func histogramOf(m *histogram.Merge, past *histogram.Cumulative) Histogram {
 // nothing, costs callers nothing and moves no state.
 func (c *Command) Snapshot() Snapshot {
 	now := c.clock.Now()
+	is := c.circuit.read(now) // first: what it has refused is part of what is counted
 	r := reading{now: now, differs: c.metrics.differs.Load()}
 	r.add(&c.metrics)
 	s := Snapshot{Time: c.clock.Moment(now), Dependency: c.dependency.name, Command: c.family, Key: c.key}
 	r.into(&s)
 
-	is := c.circuit.read(now)
 	s.State, s.Mode, s.Override, s.Evidence = is.state, is.mode, is.override, is.evidence
 	if calls := is.health.Good + is.health.Bad; calls > 0 {
 		s.ErrorPercentage = 100 * float64(is.health.Bad) / float64(calls)

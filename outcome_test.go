@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"runtime"
 	"sync/atomic"
@@ -120,8 +121,8 @@ func (p *place) occupy(d time.Duration) {
 	synctest.Wait()
 }
 
-// failUntilOpen trips a circuit that may have seen calls before.
-func failUntilOpen(t *testing.T, cmd *firebreak.Command) {
+// failUntilItOpens trips a circuit that may have seen calls before.
+func failUntilItOpens(t *testing.T, cmd *firebreak.Command) {
 	t.Helper()
 	for cmd.Snapshot().State == firebreak.StateClosed {
 		_, _ = firebreak.Do(t.Context(), cmd, fail)
@@ -525,6 +526,26 @@ var outcomeRows = []outcomeRow{
 		counted: "Rejected", health: "neutral", asks: true, err: ours(firebreak.ErrRejected, nil),
 	},
 	{
+		name: "rejected, the queue is full too", in: pools, config: firebreak.Config{MaxConcurrent: 1, QueueSize: 1},
+		before: func(_ *testing.T, p *place) {
+			p.occupy(time.Second / 2)
+			p.occupy(time.Second / 2) // in the queue
+		},
+		counted: "Rejected", health: "neutral", asks: true, err: ours(firebreak.ErrRejected, nil),
+	},
+	{
+		name: "rejected, as many wait as may", in: semaphores, config: firebreak.Config{MaxConcurrent: 1, MaxWait: time.Minute, QueueSize: 1},
+		before: func(_ *testing.T, p *place) {
+			p.occupy(time.Second / 2)
+			p.occupy(time.Second / 2) // waiting
+		},
+		counted: "Rejected", health: "neutral", asks: true, err: ours(firebreak.ErrRejected, nil),
+	},
+	{
+		name: "rejected, a queue without MaxWait is none", in: semaphores, config: firebreak.Config{MaxConcurrent: 1, QueueSize: 1}, before: occupied(time.Second),
+		counted: "Rejected", health: "neutral", asks: true, err: ours(firebreak.ErrRejected, nil),
+	},
+	{
 		name: "rejected, and counted", config: firebreak.Config{MaxConcurrent: 1, CountRejections: firebreak.On}, before: occupied(time.Second),
 		counted: "Rejected", health: "bad", probe: "neutral", asks: true, err: ours(firebreak.ErrRejected, nil),
 	},
@@ -546,17 +567,17 @@ var outcomeRows = []outcomeRow{
 		counted: "Rejected", health: "bad", probe: "neutral", asks: true, err: ours(firebreak.ErrRejected, context.DeadlineExceeded),
 	},
 	{
-		name: "short-circuited", before: func(t *testing.T, p *place) { failUntilOpen(t, p.cmd) },
+		name: "short-circuited", before: func(t *testing.T, p *place) { failUntilItOpens(t, p.cmd) },
 		counted: "ShortCircuited", health: "", probe: "-", asks: true, err: open(5 * time.Second),
 	},
 	{
 		name: "short-circuited, another probes", probe: "-",
 		before: func(t *testing.T, p *place) {
-			failUntilOpen(t, p.cmd)
+			failUntilItOpens(t, p.cmd)
 			time.Sleep(5 * time.Second)
-			ctx := t.Context()
-			go func() { _, _ = firebreak.Do(ctx, p.cmd, deaf(time.Second-1, 0, nil)) }()
-			synctest.Wait()
+			probe, err := p.cmd.Begin(t.Context())
+			require.NoError(t, err)
+			t.Cleanup(probe.End)
 		},
 		counted: "ShortCircuited", health: "", asks: true, err: open(5 * time.Second), // the end of the lease
 	},
@@ -780,7 +801,7 @@ func TestOutcomesOfProbes(t *testing.T) {
 			return
 		}
 		p := newPlace(t, in, row.config)
-		failUntilOpen(t, p.cmd)
+		failUntilItOpens(t, p.cmd)
 		first := p.cmd.Snapshot().Evidence
 		time.Sleep(5 * time.Second)
 		if row.before != nil {
@@ -804,6 +825,590 @@ func TestOutcomesOfProbes(t *testing.T) {
 			_, err := firebreak.Do(t.Context(), p.cmd, succeed)
 			require.NoError(t, err)
 			require.Equal(t, firebreak.StateClosed, p.cmd.Snapshot().State)
+		}
+	})
+}
+
+// roomToWait is one permit, and room for two who wait for it a minute.
+func roomToWait(in firebreak.Isolation) firebreak.Config {
+	c := firebreak.Config{MaxConcurrent: 1, QueueSize: 2, Timeout: time.Minute}
+	if in == semaphores {
+		c.MaxWait = time.Minute
+	}
+	return c
+}
+
+// later makes a call on another goroutine, and returns when it has begun to wait;
+// what it returns waits for the answer.
+func later(call func() (int, error)) (wait func() answer) {
+	var a answer
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a = answerOf(call)
+	}()
+	synctest.Wait()
+	return func() answer {
+		<-done
+		return a
+	}
+}
+
+func TestS1_NilArgumentsPanicBeforeAnythingIsTaken(t *testing.T) {
+	var (
+		noContext context.Context
+		noCommand *firebreak.Command
+		cmd       = newCommand(t, firebreak.Config{})
+		ctx       = t.Context()
+		run       = func(context.Context) error { return nil }
+		bound     = func(context.Context, int) (int, error) { return 1, nil }
+	)
+	trip(t, cmd) // not even a refusal is counted
+	before := total(cmd)
+	for name, call := range map[string]func(){
+		"Do without a context":    func() { _, _ = firebreak.Do(noContext, cmd, succeed) },
+		"Do without a command":    func() { _, _ = firebreak.Do(ctx, noCommand, succeed) },
+		"Do without run":          func() { _, _ = firebreak.Do[int](ctx, cmd, nil) },
+		"Run without a context":   func() { _ = cmd.Run(noContext, run) },
+		"Run without a command":   func() { _ = noCommand.Run(ctx, run) },
+		"Run without run":         func() { _ = cmd.Run(ctx, nil) },
+		"Begin without a context": func() { _, _ = cmd.Begin(noContext) },
+		"Begin without a command": func() { _, _ = noCommand.Begin(ctx) },
+		"Bind without a command":  func() { firebreak.Bind(noCommand, bound) },
+		"Bind without a function": func() { firebreak.Bind[int, int](cmd, nil) },
+		"bound without a context": func() { _, _ = firebreak.Bind(cmd, bound)(noContext, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				require.Regexp(t, "^firebreak: .*(needs|without)", recover())
+				require.Equal(t, before, total(cmd))
+			}()
+			call()
+		})
+	}
+}
+
+func TestS1_TheFirstRefusalEndsTheCall(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		p := newPlace(t, in, firebreak.Config{MaxConcurrent: 1})
+		p.occupy(time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		try := func() (err error) { _, err = firebreak.Do(ctx, p.cmd, succeed); return err }
+
+		require.ErrorIs(t, try(), firebreak.ErrRejected)
+		p.cmd.Override(firebreak.Override{Mode: firebreak.ForceOpen})
+		require.ErrorIs(t, try(), firebreak.ErrOpen)
+		shutDown(t, p)
+		require.ErrorIs(t, try(), firebreak.ErrShutdown)
+		cancel()
+		require.True(t, try() == context.Canceled)
+
+		require.Equal(t, map[string]uint64{"Rejected": 1, "ShortCircuited": 1, "Shutdown": 1, "GaveUp": 1, "FallbackMissing": 3},
+			counted(firebreak.Counts{}, total(p.cmd)))
+	})
+}
+
+// Calls of every kind at once. What is counted has to agree with what the callers
+// and the runs saw.
+func TestS2_EveryCallEndsInExactlyOneOutcome(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		c := roomToWait(in)
+		c.MaxConcurrent, c.QueueSize, c.MaxFallbacks = 12, 6, 2
+		c.Timeout, c.SleepWindow, c.ErrorThresholdPercentage = time.Second, 100*time.Millisecond, 55
+		c.Classify = firebreak.ExpectErrors(errNotFound)
+		p := newPlace(t, in, c)
+		runs := []func(context.Context) (int, error){
+			returns(1, nil), returns(1, nil), returns(1, nil), deaf(300*time.Millisecond, 1, nil), deaf(1300*time.Millisecond, 1, nil),
+			returns(1, errBoom), returns(1, errNotFound), deaf(time.Second/2, 1, firebreak.Mark(errBoom, firebreak.Ignored)),
+			deaf(1300*time.Millisecond, 1, errBoom), heeds(1, nil), heeds(1, errBoom), panicking, exiting,
+		}
+		var made, begun, lateValues, answered, failed atomic.Int64
+		const callers, calls = 24, 80
+		var all []func() answer
+		for i := range callers {
+			random := rand.New(rand.NewPCG(1, uint64(i)))
+			all = append(all, later(func() (int, error) {
+				for range calls {
+					ctx, cancel := context.WithCancel(t.Context())
+					patience := time.Duration(random.IntN(1500)) * time.Millisecond
+					switch random.IntN(6) {
+					case 0:
+						cancel()
+					case 1:
+						time.AfterFunc(patience/2, cancel)
+					case 2:
+						ctx, cancel = context.WithTimeout(t.Context(), patience)
+					}
+					var fallbacks []firebreak.Fallback[int]
+					switch random.IntN(3) {
+					case 0:
+						fallbacks = []firebreak.Fallback[int]{func(context.Context, error) (int, error) {
+							time.Sleep(50 * time.Millisecond)
+							answered.Add(1)
+							return 2, nil
+						}}
+					case 1:
+						fallbacks = []firebreak.Fallback[int]{func(context.Context, error) (int, error) { failed.Add(1); return 0, errCache }}
+					}
+					run := runs[random.IntN(len(runs))]
+					made.Add(1)
+					submitted := time.Now()
+					answerOf(func() (int, error) {
+						return firebreak.Do(ctx, p.cmd, func(ctx context.Context) (int, error) {
+							begun.Add(1)
+							v, err := run(ctx)
+							if err == nil && time.Since(submitted) > time.Second && in == semaphores {
+								lateValues.Add(1)
+							}
+							return v, err
+						}, fallbacks...)
+					})
+					cancel()
+					time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
+				}
+				return 0, nil
+			}))
+		}
+		for _, wait := range all {
+			wait()
+		}
+		time.Sleep(2 * time.Second) // runs that were left end
+		s := p.cmd.Snapshot()
+		got := s.Total
+		require.Equal(t, int64(callers*calls), made.Load())
+		require.EqualValues(t, made.Load(), got.Calls())
+		require.EqualValues(t, begun.Load(), got.Executed())
+		require.EqualValues(t, got.Executed(), s.RunHistogram.Count)
+		require.EqualValues(t, answered.Load(), got.FallbackSuccess)
+		require.EqualValues(t, failed.Load(), got.FallbackFailure)
+		wanted := got.Failure + got.Timeout - uint64(lateValues.Load()) + got.Rejected + got.ShortCircuited
+		require.Equal(t, wanted, got.FallbackSuccess+got.FallbackFailure+got.FallbackRejected+got.FallbackMissing)
+		require.Greater(t, len(counted(firebreak.Counts{}, got)), 12, "it was too tame")
+	})
+}
+
+func TestS3_WhoWaitedThroughATripIsRefused(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		c := roomToWait(in)
+		c.ConsecutiveFailures = 1
+		p := newPlace(t, in, c)
+		ctx := t.Context()
+		first := later(func() (int, error) { return firebreak.Do(ctx, p.cmd, deaf(time.Second, 0, errBoom)) })
+		second := later(func() (int, error) { return firebreak.Do(ctx, p.cmd, returns(2, nil)) })
+		third := later(func() (int, error) {
+			call, err := p.cmd.Begin(ctx)
+			if err == nil {
+				call.End()
+			}
+			return 0, err
+		})
+		require.True(t, first().err == errBoom)
+		require.ErrorIs(t, second().err, firebreak.ErrOpen)
+		require.Equal(t, firebreak.ErrOpen.Error(), reasonOf(second().err))
+		if in == semaphores {
+			require.ErrorIs(t, third().err, firebreak.ErrOpen)
+			require.Equal(t, map[string]uint64{"Failure": 1, "ShortCircuited": 2, "FallbackMissing": 2}, counted(firebreak.Counts{}, total(p.cmd)))
+		} else {
+			require.ErrorIs(t, third().err, firebreak.ErrRejected) // it never queues
+		}
+	})
+}
+
+// reasonOf is the reason of an error of ours, in words.
+func reasonOf(err error) string {
+	if e, ok := errors.AsType[*firebreak.Error](err); ok {
+		return e.Reason.Error()
+	}
+	return fmt.Sprint(err)
+}
+
+// The neighbours see to it that the turn of the call comes when the sleep is over.
+func TestS3_WhoWaitedThroughTripAndSleepProbes(t *testing.T) {
+	for _, healthy := range []bool{true, false} {
+		t.Run(fmt.Sprintf("healthy=%t", healthy), func(t *testing.T) {
+			inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+				c := roomToWait(in)
+				c.ConsecutiveFailures, c.SleepWindow, c.MaxConcurrent = 1, 300*time.Millisecond, 2
+				p := newPlace(t, in, c)
+				ctx := t.Context()
+				p.occupy(500 * time.Millisecond)
+				tripping := later(func() (int, error) { return firebreak.Do(ctx, p.cmd, deaf(100*time.Millisecond, 0, errBoom)) })
+				neighbour := later(func() (int, error) { return firebreak.Do(ctx, p.neighbour, deaf(time.Second, 0, nil)) })
+				probing := later(func() (int, error) {
+					return firebreak.Do(ctx, p.cmd, func(context.Context) (int, error) {
+						require.Equal(t, firebreak.StateHalfOpen, p.cmd.Snapshot().State)
+						if !healthy {
+							return 0, errBoom
+						}
+						return 2, nil
+					})
+				})
+				tripping()
+				require.Equal(t, firebreak.StateOpen, p.cmd.Snapshot().State)
+				a := probing()
+				if healthy {
+					require.Equal(t, answer{value: 2}, a)
+					require.Equal(t, firebreak.StateClosed, p.cmd.Snapshot().State)
+				} else {
+					require.Equal(t, answer{err: errBoom}, a)
+					require.Equal(t, "probe", p.cmd.Snapshot().Evidence.Rule)
+				}
+				neighbour()
+			})
+		})
+	}
+}
+
+func TestS3_WhoWaitedCountsInTheNewEra(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		p := newPlace(t, in, roomToWait(in))
+		ctx := t.Context()
+		p.occupy(time.Second)
+		failing := later(func() (int, error) { return firebreak.Do(ctx, p.cmd, fail) })
+		p.cmd.Override(firebreak.Override{Mode: firebreak.ForceOpen})
+		p.cmd.Override(firebreak.Override{}) // two eras later, with an empty window
+		require.True(t, failing().err == errBoom)
+		require.InDelta(t, 100, p.cmd.Snapshot().ErrorPercentage, 0)
+	})
+}
+
+// One refused call after the other would trip the circuit, if they counted.
+func TestS4_RefusalsAreNeutral(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		for _, counts := range []firebreak.Switch{firebreak.Off, firebreak.On} {
+			c := roomToWait(in)
+			c.QueueSize, c.MaxWait, c.Timeout = 0, 0, 0
+			c.CountRejections = counts
+			p := newPlace(t, in, c)
+			p.occupy(time.Minute)
+			for range 19 {
+				_, err := firebreak.Do(t.Context(), p.cmd, succeed)
+				require.ErrorIs(t, err, firebreak.ErrRejected)
+				require.Equal(t, firebreak.StateClosed, p.cmd.Snapshot().State)
+			}
+			_, err := firebreak.Do(t.Context(), p.cmd, succeed)
+			require.ErrorIs(t, err, firebreak.ErrRejected)
+			if counts == firebreak.Off {
+				require.Equal(t, firebreak.StateClosed, p.cmd.Snapshot().State)
+				continue
+			}
+			s := p.cmd.Snapshot()
+			require.Equal(t, firebreak.StateOpen, s.State)
+			require.Equal(t, "cmd: bulkhead full", s.Evidence.LastError)
+
+			time.Sleep(5 * time.Second) // half-open: a full bulkhead must not open it again
+			_, err = firebreak.Do(t.Context(), p.cmd, succeed)
+			require.ErrorIs(t, err, firebreak.ErrRejected)
+			require.Equal(t, firebreak.StateHalfOpen, p.cmd.Snapshot().State)
+			time.Sleep(time.Minute)
+			_, err = firebreak.Do(t.Context(), p.cmd, succeed)
+			require.NoError(t, err)
+			require.Equal(t, firebreak.StateClosed, p.cmd.Snapshot().State)
+		}
+	})
+}
+
+// What an observer of a step sees of the others.
+func TestS5_EachStepSeesThoseBefore(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		p := newPlace(t, in, firebreak.Config{MaxConcurrent: 1, ConsecutiveFailures: 1})
+		var steps []string
+		step := func(name string, fallbacks int, want map[string]uint64) {
+			steps = append(steps, name)
+			s := p.cmd.Snapshot()
+			require.Equal(t, want, counted(firebreak.Counts{}, s.Total), name)
+			require.Equal(t, firebreak.StateOpen, s.State, name)
+			require.Zero(t, s.InFlight, name)
+			require.Zero(t, s.Bulkhead.InFlight, name)
+			require.Equal(t, fallbacks, s.Fallbacks, name)
+			_, err := firebreak.Do(t.Context(), p.neighbour, succeed)
+			require.NoError(t, err, "%s: the permit is free", name)
+		}
+		defer p.reg.Observe(firebreak.Observer{
+			Transition: func(tr firebreak.Transition) {
+				if tr.Command == "cmd" {
+					step("transition", 0, map[string]uint64{"Failure": 1})
+				}
+			},
+			Call: func(_ context.Context, e firebreak.CallEvent) {
+				if e.Command == "cmd" {
+					step("call", 0, map[string]uint64{"Failure": 1})
+				}
+			},
+			Fallback: func(context.Context, firebreak.CallEvent) {
+				step("fallbacks are done", 0, map[string]uint64{"Failure": 1, "FallbackSuccess": 1})
+			},
+		})()
+		// The error's text is asked for by the circuit: by then the call is counted, and
+		// its permit is not back, so that the next waiter sees the news.
+		slowToTell := unreadable{func() string {
+			steps = append(steps, "circuit")
+			s := p.cmd.Snapshot()
+			require.Equal(t, map[string]uint64{"Failure": 1}, counted(firebreak.Counts{}, s.Total))
+			require.Equal(t, firebreak.StateClosed, s.State)
+			require.Equal(t, 1, s.Bulkhead.InFlight)
+			_, err := firebreak.Do(t.Context(), p.neighbour, succeed)
+			require.ErrorIs(t, err, firebreak.ErrRejected)
+			return "boom"
+		}}
+		v, err := firebreak.Do(t.Context(), p.cmd, returns(0, slowToTell), func(context.Context, error) (int, error) {
+			step("fallback", 1, map[string]uint64{"Failure": 1})
+			return 2, nil
+		})
+		require.NoError(t, err)
+		require.Equal(t, 2, v)
+		step("answer", 0, map[string]uint64{"Failure": 1, "FallbackSuccess": 1})
+		require.Equal(t, []string{"circuit", "transition", "call", "fallback", "fallbacks are done", "answer"}, steps)
+	})
+}
+
+// A permit must not depend on an observer: one that calls Goexit, as a failed
+// require does, ends the goroutine of a caller, and no worker. It used to hold the
+// permit for ever, and in a pool its caller too.
+func TestS5_AnObserverThatCallsGoexitHoldsNoPermit(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		p := newPlace(t, in, firebreak.Config{MaxConcurrent: 1, ConsecutiveFailures: 1})
+		stop := p.reg.Observe(firebreak.Observer{Transition: func(firebreak.Transition) { runtime.Goexit() }})
+		exits(t, answerOf(func() (int, error) { return firebreak.Do(t.Context(), p.cmd, fail) }))
+		stop()
+		require.Zero(t, p.cmd.Snapshot().Bulkhead.InFlight)
+		require.Equal(t, map[string]uint64{"Failure": 1, "FallbackMissing": 1}, counted(firebreak.Counts{}, total(p.cmd)))
+	})
+}
+
+// How often the clock is read cannot be seen; when, it can.
+func TestS6_TheClockIsReadWhenThePermitIsThereAndWhenRunIsOver(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		p := newPlace(t, in, roomToWait(in))
+		p.occupy(3 * time.Second)
+		_, err := firebreak.Do(t.Context(), p.cmd, deaf(5*time.Second, 0, errBoom), func(context.Context, error) (int, error) {
+			time.Sleep(7 * time.Second)
+			return 2, nil
+		})
+		require.NoError(t, err)
+		s := p.cmd.Snapshot()
+		require.Equal(t, 5*time.Second, s.RunHistogram.Sum)
+		require.Equal(t, 15*time.Second, s.CallHistogram.Sum)
+	})
+}
+
+// Settings change while run does. A call goes by those of its beginning.
+func TestS7_ACallKeepsItsSettings(t *testing.T) {
+	for _, row := range []struct {
+		name        string
+		first, then firebreak.Config
+		ctx         func(context.Context) (context.Context, context.CancelFunc)
+		err         error
+		panics      bool
+		want        map[string]uint64
+		state       firebreak.State
+	}{
+		{
+			name: "a longer timeout", first: firebreak.Config{Timeout: time.Second}, then: firebreak.Config{Timeout: 9 * time.Second},
+			err: errBoom, want: map[string]uint64{"Timeout": 1, "FallbackSuccess": 1, "Overran": 1},
+		},
+		{
+			name: "a shorter timeout", first: firebreak.Config{Timeout: 9 * time.Second}, then: firebreak.Config{Timeout: time.Second},
+			err: errBoom, want: map[string]uint64{"Failure": 1, "FallbackSuccess": 1},
+		},
+		{
+			name: "fallbacks off", first: firebreak.Config{MaxFallbacks: 1}, then: firebreak.Config{MaxFallbacks: firebreak.Off},
+			err: errBoom, want: map[string]uint64{"Failure": 1, "FallbackSuccess": 1},
+		},
+		{
+			name: "fallbacks on", first: firebreak.Config{MaxFallbacks: firebreak.Off}, then: firebreak.Config{MaxFallbacks: 1},
+			err: errBoom, want: map[string]uint64{"Failure": 1, "FallbackMissing": 1},
+		},
+		{
+			name: "panics recovered no more", first: firebreak.Config{RecoverPanics: firebreak.On}, then: firebreak.Config{RecoverPanics: firebreak.Off},
+			panics: true, want: map[string]uint64{"Panic": 1, "FallbackSuccess": 1},
+		},
+		{
+			name: "panics recovered from now on", first: firebreak.Config{RecoverPanics: firebreak.Off}, then: firebreak.Config{RecoverPanics: firebreak.On},
+			panics: true, want: map[string]uint64{"Panic": 1},
+		},
+		{
+			name: "caller deadlines count from now on", first: firebreak.Config{ConsecutiveFailures: 1}, then: firebreak.Config{ConsecutiveFailures: 1, CountCallerDeadlines: firebreak.On},
+			ctx: deadlineAfter(time.Second), err: errBoom, want: map[string]uint64{"CallerDeadline": 1},
+		},
+		{
+			name: "caller deadlines count no more", first: firebreak.Config{ConsecutiveFailures: 1, CountCallerDeadlines: firebreak.On}, then: firebreak.Config{ConsecutiveFailures: 1},
+			ctx: deadlineAfter(time.Second), err: errBoom, want: map[string]uint64{"CallerDeadline": 1}, state: firebreak.StateOpen,
+		},
+		{
+			name: "a higher threshold", first: firebreak.Config{ConsecutiveFailures: 1}, then: firebreak.Config{ConsecutiveFailures: 2},
+			err: errBoom, want: map[string]uint64{"Failure": 1, "FallbackSuccess": 1}, state: firebreak.StateOpen,
+		},
+		{
+			name: "a lower threshold", first: firebreak.Config{ConsecutiveFailures: 2}, then: firebreak.Config{ConsecutiveFailures: 1},
+			err: errBoom, want: map[string]uint64{"Failure": 1, "FallbackSuccess": 1},
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+				p := newPlace(t, in, firebreak.Config{Timeout: 5 * time.Second})
+				put := func(c firebreak.Config) {
+					require.NoError(t, p.reg.Update(firebreak.Document{Commands: map[string]firebreak.Config{"cmd": c}}))
+				}
+				put(row.first)
+				ctx, cancel := t.Context(), context.CancelFunc(func() {})
+				if row.ctx != nil {
+					ctx, cancel = row.ctx(ctx)
+				}
+				defer cancel()
+				wait := later(func() (int, error) {
+					return firebreak.Do(ctx, p.cmd, func(context.Context) (int, error) {
+						time.Sleep(2 * time.Second)
+						if row.panics {
+							panic("boom")
+						}
+						return 0, row.err
+					}, firebreak.Static(9))
+				})
+				put(row.then)
+				wait()
+				time.Sleep(2 * time.Second)
+				require.Equal(t, row.want, counted(firebreak.Counts{}, total(p.cmd)))
+				require.Equal(t, row.state, p.cmd.Snapshot().State)
+			})
+		})
+	}
+}
+
+// The same of a success, which is judged where failures lacked nothing but volume.
+func TestS7_ASuccessKeepsItsSettings(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		for first, then := range map[int]int{3: 99, 99: 3} {
+			p := newPlace(t, in, firebreak.Config{})
+			put := func(volume int) {
+				require.NoError(t, p.reg.Update(firebreak.Document{Commands: map[string]firebreak.Config{"cmd": {RequestVolumeThreshold: volume}}}))
+			}
+			put(first)
+			ctx := t.Context()
+			_, _ = firebreak.Do(ctx, p.cmd, fail)
+			_, _ = firebreak.Do(ctx, p.cmd, fail)
+			wait := later(func() (int, error) { return firebreak.Do(ctx, p.cmd, deaf(time.Second-1, 1, nil)) })
+			put(then)
+			require.Equal(t, answer{value: 1}, wait())
+			require.Equal(t, first == 3, p.cmd.Snapshot().State == firebreak.StateOpen)
+		}
+	})
+}
+
+func TestS7_TheBulkheadsLimitIsLive(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		p := newPlace(t, in, roomToWait(in))
+		p.occupy(time.Hour)
+		ctx, began := t.Context(), time.Now()
+		wait := later(func() (int, error) { return firebreak.Do(ctx, p.cmd, succeed) })
+		require.NoError(t, p.reg.Update(firebreak.Document{Dependencies: map[string]firebreak.Config{"dep": {MaxConcurrent: 2}}}))
+		require.Equal(t, answer{value: 1}, wait())
+		require.Equal(t, began, time.Now())
+		time.Sleep(time.Hour)
+	})
+}
+
+func TestS8_RunsValueComesBesideItsError(t *testing.T) {
+	type page struct{ items []string }
+	half := &page{[]string{"a"}}
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		p := newPlace(t, in, firebreak.Config{})
+		run := func(context.Context) (*page, error) { return half, errBoom }
+		got, err := firebreak.Do(t.Context(), p.cmd, run)
+		require.Same(t, half, got)
+		require.True(t, err == errBoom)
+
+		// A fallback that fails replaces nothing; one that answers does.
+		got, err = firebreak.Do(t.Context(), p.cmd, run, func(context.Context, error) (*page, error) { return &page{}, errCache })
+		require.Same(t, half, got)
+		require.ErrorIs(t, err, errCache)
+		got, err = firebreak.Do(t.Context(), p.cmd, run, firebreak.Static[*page](nil))
+		require.Nil(t, got)
+		require.NoError(t, err)
+	})
+}
+
+// I6: a caller's cancel and its own deadline move no circuit, in any state.
+func TestI6_ACallersEndMovesNoCircuit(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		p := newPlace(t, in, firebreak.Config{ConsecutiveFailures: 1, RequestVolumeThreshold: 1, ErrorThresholdPercentage: 1, Evidence: firebreak.On, SlowCallDuration: time.Millisecond})
+		ends := []func(context.Context) (context.Context, context.CancelFunc){canceledAfter(time.Second / 2), deadlineAfter(time.Second / 2), alreadyCanceled}
+		leave := func() {
+			for _, end := range ends {
+				for _, run := range []func(context.Context) (int, error){heeds(0, nil), heeds(0, errBoom), heeds(0, firebreak.RetryAfter(errBoom, time.Hour)), deaf(3*time.Second/4, 0, errBoom)} {
+					ctx, cancel := end(t.Context())
+					_, err := firebreak.Do(ctx, p.cmd, run)
+					require.True(t, err == ctx.Err(), "%v", err)
+					time.Sleep(time.Second) // also for the run
+					cancel()
+
+					if ctx, cancel = end(t.Context()); ctx.Err() == nil {
+						call, err := p.cmd.Begin(ctx)
+						require.NoError(t, err)
+						<-call.Context().Done()
+						require.True(t, call.Settle(errBoom) == ctx.Err())
+						call.End()
+					}
+					cancel()
+				}
+			}
+		}
+		leave()
+		s := p.cmd.Snapshot()
+		require.Equal(t, firebreak.StateClosed, s.State)
+		require.Zero(t, s.Evidence)
+		require.Zero(t, s.ErrorPercentage)
+
+		_, _ = firebreak.Do(t.Context(), p.cmd, fail)
+		opened := p.cmd.Snapshot().Evidence
+		require.Equal(t, "error percentage", opened.Rule)
+		time.Sleep(5 * time.Second)
+		leave()
+		s = p.cmd.Snapshot()
+		require.Equal(t, firebreak.StateHalfOpen, s.State)
+		require.Equal(t, opened.At, s.Evidence.At)
+		_, err := firebreak.Do(t.Context(), p.cmd, succeed)
+		require.NoError(t, err)
+		require.Equal(t, firebreak.StateClosed, p.cmd.Snapshot().State)
+	})
+}
+
+// I8: run, Classify, an error's methods, Inject: a refusal calls none of them.
+func TestI8_ARefusalRunsNoUserCodeButTheFallback(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		for _, row := range outcomeRows {
+			if row.run != nil || row.in != 0 && row.in != in {
+				continue
+			}
+			never := func(error) firebreak.Verdict {
+				t.Errorf("%s: Classify was called", row.name)
+				return firebreak.Failure
+			}
+			quiet := true
+			row.config.Classify = func(err error) firebreak.Verdict {
+				if quiet {
+					return firebreak.Failure
+				}
+				return never(err)
+			}
+			p := newPlace(t, in, row.config)
+			if row.before != nil {
+				row.before(t, p)
+			}
+			quiet = false
+			p.cmd.Override(firebreak.Override{Inject: func(context.Context) error {
+				t.Errorf("%s: Inject was called", row.name)
+				return nil
+			}})
+			asked := 0
+			row.run = func(context.Context) (int, error) {
+				t.Errorf("%s: run was called", row.name)
+				return 0, nil
+			}
+			_, runs := row.call(t, p, doing, func(context.Context, error) (int, error) { asked++; return 0, nil })
+			require.Zero(t, runs, row.name)
+			require.Equal(t, row.asks, asked == 1, row.name)
+			time.Sleep(2 * time.Second) // whoever has the permits
 		}
 	})
 }

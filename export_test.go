@@ -1,0 +1,19 @@
+package firebreak
+
+// What tests from outside the package can neither bring about at will nor see:
+// processors that collide in a command's metrics.
+
+// Collide has all calls of cmd that end find their cell's lock taken, as long as
+// cmd has one cell and until release is called. A Snapshot waits for that.
+func Collide(cmd *Command) (release func()) {
+	cmd.metrics.base.mu.Lock()
+	return cmd.metrics.base.mu.Unlock
+}
+
+// Cells is how many cells the metrics of cmd have.
+func Cells(cmd *Command) (n int) {
+	for range cmd.metrics.cells {
+		n++
+	}
+	return n
+}
