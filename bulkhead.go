@@ -24,7 +24,7 @@ var isolationWords = words{"", "semaphore", "pool"}
 // String returns semaphore or pool; "" for zero.
 func (i Isolation) String() string { return isolationWords.of(int(i)) }
 
-// MarshalText returns String's word.
+// MarshalText returns String's word, "" for zero.
 func (i Isolation) MarshalText() ([]byte, error) { return isolationWords.text(int(i)) }
 
 // UnmarshalText reads a word of String's, "" excepted.

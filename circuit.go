@@ -53,7 +53,7 @@ var modeWords = words{"", "auto", "force_open", "force_closed", "shadow"}
 // String returns auto, force_open, force_closed or shadow; "" for zero.
 func (m Mode) String() string { return modeWords.of(int(m)) }
 
-// MarshalText returns String's word.
+// MarshalText returns String's word, "" for zero.
 func (m Mode) MarshalText() ([]byte, error) { return modeWords.text(int(m)) }
 
 // UnmarshalText reads a word of String's, "" excepted.
@@ -129,13 +129,13 @@ type circuit struct {
 
 	mu           sync.Mutex
 	mode         Mode            // Config's
+	telling      bool            // somebody tells the news
 	health       *rolling.Window // of the last era that had one
 	evidence     *Evidence       // of the last opening; nil if there was none
 	refused      uint64          // short circuits counted before that
 	failedProbes int             // in a row; steps of growth of the sleep window
 	closedAt     mono.Time       // when it last became closed
 	news         []Transition    // not told yet
-	telling      bool            // somebody is
 }
 
 // eraKind is a State, and who wants it so.
@@ -166,9 +166,9 @@ type era struct {
 	kind eraKind
 
 	// Of closed eras.
+	lacking atomic.Bool     // the last judgement lacked nothing but volume
 	window  *rolling.Window // health
 	inARow  atomic.Int64    // failures since the last success
-	lacking atomic.Bool     // the last judgement lacked nothing but volume
 	last    lastFailure
 
 	// Of eras that refuse.
@@ -691,12 +691,18 @@ func (c *circuit) modeLocked(now mono.Time) {
 // barLocked shuts the door of a forced open era until somebody opens it, whatever
 // RetryAt promises: lifting the mode ends the era.
 func (c *circuit) barLocked(e *era) {
-	until := mono.Never
+	until, why := mono.Never, "forced"
 	if o := c.override.Load(); o != nil && o.Mode == ForceOpen && c.mode != ForceOpen {
 		until = o.until
+		if o.Author != "" {
+			why += " by " + o.Author
+		}
+		if o.Reason != "" {
+			why += ": " + o.Reason
+		}
 	}
 	e.door.Store(&door{opens: mono.Never, outcome: OutcomeShortCircuited, err: &Error{
-		Command: c.cmd.name, Reason: ErrOpen, RetryAt: c.cmd.clock.Moment(until),
+		Command: c.cmd.name, Reason: ErrOpen, RetryAt: c.cmd.clock.Moment(until), why: why,
 	}})
 }
 
@@ -903,7 +909,7 @@ func (w words) of(i int) string {
 }
 
 func (w words) text(i int) ([]byte, error) {
-	if i < 0 || i >= len(w) || w[i] == "" {
+	if i < 0 || i >= len(w) {
 		return nil, fmt.Errorf("firebreak: no word for %d", i)
 	}
 	return []byte(w[i]), nil

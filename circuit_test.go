@@ -383,29 +383,38 @@ func TestCircuitStateTable(t *testing.T) {
 	}
 }
 
-// The row "the registry shuts down".
+// The row "the registry shuts down": no mode begins another era after that.
 func TestCircuitShutIsTheLastEra(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		reg := newRegistry(t, firebreak.Config{})
-		b := breakerOf(t, reg.Command("dep", firebreak.Config{}))
-		b.halfOpens("probe")
-		done := make(chan error)
-		go func() { done <- reg.Shutdown(context.Background()) }()
-		synctest.Wait()
-		b.home("probe", nil)
-		require.NoError(t, <-done)
+	modes := []firebreak.Mode{firebreak.Auto, firebreak.ForceClosed, firebreak.Shadow, firebreak.ForceOpen}
+	for _, config := range modes {
+		t.Run(config.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reg := newRegistry(t, firebreak.Config{Timeout: firebreak.Off})
+				b := breakerOf(t, reg.Command("dep", firebreak.Config{}))
+				b.halfOpens("probe")
+				configures(t, reg, config)
+				done := make(chan error)
+				go func() { done <- reg.Shutdown(context.Background()) }()
+				synctest.Wait()
+				b.home("probe", nil)
+				require.NoError(t, <-done)
+				before := total(b.Command)
 
-		for _, mode := range []firebreak.Mode{0, firebreak.ForceClosed, firebreak.Shadow, firebreak.Auto, firebreak.ForceOpen} {
-			b.Override(firebreak.Override{Mode: mode, Until: time.Now().Add(time.Minute)})
-			for range 3 { // while it is in force, when it is over, and when it is lifted
-				b.is(firebreak.StateOpen)
-				_, err := firebreak.Do(t.Context(), b.Command, succeed)
-				require.ErrorIs(t, err, firebreak.ErrShutdown)
-				b.is(firebreak.StateOpen)
-				time.Sleep(time.Minute)
-			}
-		}
-	})
+				for _, mode := range modes {
+					b.Override(firebreak.Override{Mode: mode, Until: time.Now().Add(time.Minute)})
+					for range 3 { // while it is in force, when it is over, and when it has been lifted
+						b.is(firebreak.StateOpen)
+						_, err := firebreak.Do(t.Context(), b.Command, succeed)
+						require.ErrorIs(t, err, firebreak.ErrShutdown)
+						before.Shutdown++
+						before.FallbackMissing++
+						require.Equal(t, before, total(b.Command))
+						time.Sleep(time.Minute)
+					}
+				}
+			})
+		})
+	}
 }
 
 func TestS27_TheHealthWindowBelongsToItsEra(t *testing.T) {
@@ -818,6 +827,8 @@ func TestS30_Evidence(t *testing.T) {
 		{"half of a few calls", 50, 9, 9, false},
 		{"most of a few calls", 50, 2, 11, true},
 		{"not quite most of a few calls", 50, 2, 10, false},
+		{"more than half of many calls", 50, 38, 62, true},
+		{"not certainly more than half of many calls", 50, 39, 61, false},
 		{"a low threshold", 10, 0, 1, true},
 		{"a low threshold, at some distance", 10, 3, 2, false},
 		{"a low threshold, nearer", 10, 2, 2, true},
@@ -1467,14 +1478,15 @@ func TestS71_SleepWindowAndProbesHoldFromTheNextOpening(t *testing.T) {
 		}
 		b.is(firebreak.StateClosed)
 
+		// Its growth, too, goes by the sleep window of now, but its thresholds are its own.
 		b.begins("old")
+		time.Sleep(10 * time.Second)
 		require.NoError(t, reg.Update(firebreak.Document{Commands: map[string]firebreak.Config{
-			"dep": {SleepWindow: 20 * time.Second, ConsecutiveFailures: 5},
+			"dep": {SleepWindow: 20 * time.Second, RequestVolumeThreshold: 100},
 		}}))
-		b.fails(4)
+		b.fails(20)
+		b.is(firebreak.StateClosed)
 		b.home("old", errBoom)
-		b.is(firebreak.StateClosed) // a threshold counts for the calls that begin after it
-		b.fails(1)
 		require.Equal(t, 30*time.Second, b.sleepLength())
 	})
 }
@@ -2015,6 +2027,36 @@ func TestI3_StragglersMoveNothing(t *testing.T) {
 			}
 		}
 	}
+}
+
+// I3, for two failures at once: each has reason to open the circuit, and the second
+// finds the era over. While the text of the first is asked for, the other comes in
+// between.
+func TestI3_OfTwoFailuresOneOpens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newRegistry(t, firebreak.Config{})
+		b := breakerOf(t, reg.Command("dep", firebreak.Config{ConsecutiveFailures: 1, MaxSleepWindow: time.Hour, Probes: 2}))
+		seen := watch(reg)
+		b.ends(1, firebreak.RetryAfter(&overtakenError{b}, 10*time.Second))
+		require.Len(t, *seen, 1)
+		require.Equal(t, "boom", b.Snapshot().Evidence.LastError)
+		require.EqualValues(t, 2, b.Snapshot().Evidence.Calls)
+
+		b.sleeps()
+		*seen = nil
+		b.ends(1, firebreak.RetryAfter(&overtakenError{b}, time.Minute))
+		require.Len(t, *seen, 2, "half-open, open")
+		require.Equal(t, "boom", b.Snapshot().Evidence.LastError)
+		require.Equal(t, 7500*time.Millisecond, b.sleepLength())
+	})
+}
+
+// An overtakenError makes another call fail when it is asked for its text.
+type overtakenError struct{ b *breaker }
+
+func (e *overtakenError) Error() string {
+	e.b.fails(1)
+	return "overtaken"
 }
 
 // I4: of many calls at once, Probes are let through, whatever became of those before.

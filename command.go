@@ -53,8 +53,12 @@ type Command struct {
 //
 // If no fallback answers, Do returns what run did, value and error unchanged, or
 // an [*Error] that matches [ErrOpen], [ErrRejected], [ErrShutdown] or [ErrTimeout];
-// a call that its caller's context ended returns the context's error. If the
-// fallbacks failed too, the error is an [*Error] that matches run's and theirs.
+// a call that its caller's context ended, by a cancel or a deadline sooner than the
+// command's, returns the context's error and asks no fallback. If the fallbacks
+// failed too, the error is an [*Error] that matches run's and theirs.
+//
+// A run that returns nil after the deadline counts as a timeout, to the circuit
+// too; its result is returned all the same.
 //
 // A panic in run counts as a failure and goes on up, unless run was on a worker:
 // then it is a [*PanicError]. Do panics if ctx, cmd or run is nil.
@@ -596,7 +600,7 @@ func (c *Command) Override(o Override) {
 	if o.Mode > Shadow {
 		panic("firebreak: Override: Mode " + o.Mode.String())
 	}
-	if !c.circuit.setOverride(o, c.clock.Now()) {
+	if !c.circuit.setOverride(o, c.clock.Now()) { // it made way for another key
 		c.keyed.Command(c.key).Override(o)
 	}
 }

@@ -26,7 +26,10 @@ const On Switch = 1
 // Config is what a person writes for a registry, a dependency or a command, in
 // code or in a file. The zero value of a field says nothing: the setting comes
 // from the next level up (command, dependency, registry, default), and at each
-// level a [Document] stands above the code.
+// level a [Document] stands above the code. So the first of these that says it is
+// heard: a document's command, the code's, a document's dependency, the code's, a
+// document's defaults, the registry's, the built-in default. What code says for a
+// command a document's defaults do not change.
 //
 // As text (JSON, YAML) the keys are those of the tags, a duration is "250ms", Off
 // is "off" or false, Unlimited is "unlimited" and a Switch is true or false; an
@@ -395,12 +398,12 @@ type settings struct {
 	recoverPanics        bool
 	countCallerDeadlines bool
 	countRejections      bool
+	mode                 Mode
 	classify             func(error) Verdict
 
 	rules  tripRules
 	sleep  sleepRules
 	window time.Duration
-	mode   Mode
 }
 
 // tripRules says when a closed circuit opens.

@@ -45,8 +45,9 @@
 //
 // A [Fallback] answers in place of a call that failed, timed out or was refused;
 // [Static] and [Stale] make two common ones, any function makes others. They are
-// asked in order. A caller's own cancel, an error that is [Expected] or [Ignored],
-// and a panic ask for none.
+// asked in order. An error that is [Expected] or [Ignored] and a panic ask for none;
+// nor does a call that its caller's context ended, by a cancel or by a deadline
+// sooner than the command's: keep Timeout below the callers' deadlines.
 //
 // # Errors
 //
@@ -75,4 +76,11 @@
 // All time is monotonic, and read through package time: code that uses this package
 // can be tested in [testing/synctest] bubbles. There is no background goroutine and
 // no global state.
+//
+// # Tests
+//
+// A fallback is tested without a dependency that fails: an [Override] with Inject
+// makes any outcome, in a registry of the test's own. In a bubble, let every run end
+// and call [Registry.Shutdown] before the bubble's end; it returns an error if a
+// permit is still out.
 package firebreak

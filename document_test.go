@@ -1,6 +1,7 @@
 package firebreak_test
 
 import (
+	"encoding"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -585,9 +586,14 @@ func TestWordsOfModesAndIsolations(t *testing.T) {
 		require.NoError(t, read.UnmarshalText(text))
 		require.Equal(t, i, read)
 	}
-	for _, none := range []interface{ MarshalText() ([]byte, error) }{firebreak.Mode(0), firebreak.Mode(9), firebreak.Isolation(0), firebreak.Isolation(9)} {
+	for _, none := range []encoding.TextMarshaler{firebreak.Mode(5), firebreak.Isolation(3)} {
 		_, err := none.MarshalText()
 		require.Error(t, err)
+	}
+	for _, unsaid := range []encoding.TextMarshaler{firebreak.Mode(0), firebreak.Isolation(0)} {
+		text, err := unsaid.MarshalText()
+		require.NoError(t, err)
+		require.Empty(t, text)
 	}
 	require.Error(t, new(firebreak.Mode).UnmarshalText(nil))
 	require.Error(t, new(firebreak.Isolation).UnmarshalText(nil))

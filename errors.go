@@ -19,7 +19,8 @@ var (
 	// ErrShutdown: [Registry.Shutdown] was called. Run was not called.
 	ErrShutdown = errors.New("registry shut down")
 	// ErrTimeout: run began and the command's deadline passed before it succeeded.
-	// It also matches [context.DeadlineExceeded].
+	// It also matches [context.DeadlineExceeded]. A success that comes late after
+	// all is counted as a timeout, and is no error.
 	ErrTimeout = error(timeoutError{})
 	// ErrFailed: run failed, and then the fallbacks did. The Cause is run's own error.
 	ErrFailed = errors.New("failed")
@@ -46,6 +47,8 @@ type Error struct {
 	Cause    error     // run's error, or that of the wait; nil if there was none
 	Fallback error     // of the fallbacks, joined, or [ErrFallbackRejected]; nil if none was asked
 	RetryAt  time.Time // when a call may be let through again; zero if not known
+
+	why string // of a circuit that no failure opened: whoever reads a log is not to look for an outage
 }
 
 // Error says who, why and what lay behind it: "users.get: timed out: read tcp …;
@@ -55,6 +58,10 @@ func (e *Error) Error() string {
 	b.WriteString(e.Command)
 	b.WriteString(": ")
 	b.WriteString(e.Reason.Error())
+	if e.why != "" {
+		b.WriteString(": ")
+		b.WriteString(e.why)
+	}
 	if e.Cause != nil {
 		b.WriteString(": ")
 		b.WriteString(e.Cause.Error())
@@ -186,9 +193,11 @@ func markOf(err error) *marked {
 	case *Error, *PanicError:
 		return nil
 	}
-	var m *marked
-	if e, ok := err.(interface{ As(any) bool }); ok && e.As(&m) { //nolint:errorlint // likewise
-		return m
+	if e, ok := err.(interface{ As(any) bool }); ok { //nolint:errorlint // likewise
+		var m *marked // here, as it is on the heap
+		if e.As(&m) {
+			return m
+		}
 	}
 	switch e := err.(type) {
 	case interface{ Unwrap() error }:

@@ -1,7 +1,7 @@
 package firebreak
 
 // What tests from outside the package can neither bring about at will nor see:
-// processors that collide in a command's metrics.
+// processors that collide in a command's metrics, and what a family still keeps.
 
 // Collide has all calls of cmd that end find their cell's lock taken, as long as
 // cmd has one cell and until release is called. A Snapshot waits for that.
@@ -16,4 +16,11 @@ func Cells(cmd *Command) (n int) {
 		n++
 	}
 	return n
+}
+
+// Gone is how many commands made way for other keys of k and are still kept apart.
+func Gone(k *Keyed) int {
+	k.dependency.registry.mu.Lock()
+	defer k.dependency.registry.mu.Unlock()
+	return len(k.retired)
 }

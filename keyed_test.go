@@ -637,6 +637,33 @@ func TestAFamilyCountsWhatIsGone(t *testing.T) {
 	})
 }
 
+// What is gone is kept apart for a window, and then no more: many keys over a long
+// time do not grow a family, whether anybody looks at it or not.
+func TestWhatIsGoneIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, k := newKeyed(t, 3, firebreak.Config{})
+		next := 0
+		replaceAll := func() {
+			for range 3 {
+				require.True(t, hasPlace(k, fmt.Sprint(next)))
+				next++
+			}
+		}
+		replaceAll()
+		for range 20 {
+			time.Sleep(10 * time.Second)
+			replaceAll()
+			require.Equal(t, 3, firebreak.Gone(k), "all of this moment")
+		}
+		time.Sleep(10*time.Second - 1)
+		k.Snapshot()
+		require.Equal(t, 3, firebreak.Gone(k))
+		time.Sleep(time.Nanosecond)
+		k.Snapshot()
+		require.Zero(t, firebreak.Gone(k))
+	})
+}
+
 // A call that an observer holds up longer than a window is not over, and its
 // fallback is counted in the family.
 func TestAnObserverThatHoldsACallUp(t *testing.T) {

@@ -41,7 +41,7 @@ var outcomeWords = words{
 // String returns the outcome as metrics write it: success, …, gave_up; "" for zero.
 func (o Outcome) String() string { return outcomeWords.of(int(o)) }
 
-// MarshalText returns String's word.
+// MarshalText returns String's word, "" for zero.
 func (o Outcome) MarshalText() ([]byte, error) { return outcomeWords.text(int(o)) }
 
 // executed tells whether run was called.
@@ -89,7 +89,8 @@ type Counts struct {
 	Success, Expected, Ignored, Failure, Timeout, Panic, Canceled, CallerDeadline uint64 // run was called
 	Rejected, ShortCircuited, Shutdown, GaveUp                                    uint64 // it was not
 
-	// Of the calls that asked for a fallback, once it is known.
+	// Of the calls that were to be answered by a fallback, once it is known; missing
+	// if none was given, or MaxFallbacks is Off.
 	FallbackSuccess, FallbackFailure, FallbackRejected, FallbackMissing uint64
 
 	Overran           uint64 // runs that returned nil after the deadline, or ended more than a tenth of Timeout after it
@@ -153,6 +154,7 @@ const (
 
 	firstFree = event(OutcomeRejected)
 	lastFree  = eventBareShutdown
+	frees     = lastFree - firstFree + 1
 )
 
 // metrics counts what happens to one command. It begins as one cell; more are
@@ -176,13 +178,13 @@ const maxCells = 8
 // that is read of a cell is of one moment.
 type cell struct {
 	begun  atomic.Uint64 // runs; what of them has ended may be counted in another cell
-	free   [lastFree - firstFree + 1]atomic.Uint64
+	free   [frees]atomic.Uint64
 	window atomic.Pointer[buckets] // nil until something is counted
 
 	mu      sync.Mutex
-	ended   uint64         // runs
-	held    [events]uint64 // free events have no use for theirs
-	latency *latencies     // nil until something is timed
+	ended   uint64                 // runs
+	held    [events - frees]uint64 // outcomes of executed calls, then what is after the free events
+	latency *latencies             // nil until something is timed
 }
 
 // buckets is what a cell's counters were when each bucket of the rolling window
@@ -356,6 +358,9 @@ func (c *cell) countLocked(e event) uint64 {
 	if e >= firstFree && e <= lastFree {
 		return c.free[e-firstFree].Load()
 	}
+	if e > lastFree {
+		e -= frees
+	}
 	return c.held[e]
 }
 
@@ -405,10 +410,10 @@ func (m *metrics) executed(call *call, run time.Duration, over, missing, overran
 	}
 	c.held[call.outcome]++
 	if missing {
-		c.held[eventFallbackMissing]++
+		c.held[eventFallbackMissing-frees]++
 	}
 	if overran {
-		c.held[eventOverran]++
+		c.held[eventOverran-frees]++
 	}
 	l := c.latency
 	if l == nil || !l.ring.Holds(call.now) {
@@ -427,13 +432,14 @@ func (m *metrics) executed(call *call, run time.Duration, over, missing, overran
 	return c
 }
 
-// add counts an event that has come of a call counted in c, and the call's total
-// if that was pending. In the same cell, so that no reader sees it without the call.
+// add counts an event after the free ones, which has come of a call counted in c,
+// and the call's total if that was pending. In the same cell, so that no reader sees
+// it without the call.
 func (m *metrics) add(c *cell, now mono.Time, e event, pending bool, total time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m.rollLocked(c, now)
-	c.held[e]++
+	c.held[e-frees]++
 	if pending {
 		l := c.retireLocked(now)
 		m.splitLocked(l)
@@ -644,7 +650,8 @@ func (m *metrics) noteRunning(now mono.Time, running int) {
 // of this package.
 type Observer struct {
 	// Transition: a circuit changed its state, or the mode or override of one came
-	// or went. In order for each command.
+	// or went. In order for each command. That an override is over is told with the
+	// next call; Shutdown is told as a transition to open, without a rule.
 	Transition func(Transition)
 	// Call: a call has its outcome, before its fallbacks.
 	Call func(context.Context, CallEvent)

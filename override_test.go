@@ -78,6 +78,19 @@ func TestS38_ForceClosedAdmitsAllAndJudgesNone(t *testing.T) {
 	})
 }
 
+func TestS38_ForceClosedSetTwiceIsOneEra(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newRegistry(t, firebreak.Config{})
+		b := breakerOf(t, reg.Command("dep", firebreak.Config{}))
+		b.forces(firebreak.ForceClosed)
+		b.fails(10)
+		b.Override(firebreak.Override{Mode: firebreak.ForceClosed, Reason: "still"})
+		configures(t, reg, firebreak.ForceClosed)
+		b.lifts()
+		require.InDelta(t, 100.0, b.Snapshot().ErrorPercentage, 0)
+	})
+}
+
 func TestS38_AForcedModeThatEndsLeavesAClosedCircuitWithAnEmptyWindow(t *testing.T) {
 	for _, mode := range []firebreak.Mode{firebreak.ForceOpen, firebreak.ForceClosed} {
 		for _, from := range []string{"closed", "open", "half-open"} {
@@ -895,4 +908,20 @@ func TestS39_InjectEndsWithItsOverride(t *testing.T) {
 		b.succeeds(1)
 		require.Zero(t, b.Snapshot().Override)
 	})
+}
+
+// An open circuit that no failure opened says so: whoever reads a log is not to
+// look for an outage.
+func TestForcedOpenSaysWhoAndWhy(t *testing.T) {
+	cmd := newCommand(t, firebreak.Config{})
+	for o, text := range map[*firebreak.Override]string{
+		{Mode: firebreak.ForceOpen}:                                     "dep: circuit open: forced",
+		{Mode: firebreak.ForceOpen, Author: "ann"}:                      "dep: circuit open: forced by ann",
+		{Mode: firebreak.ForceOpen, Author: "ann", Reason: "migration"}: "dep: circuit open: forced by ann: migration",
+	} {
+		cmd.Override(*o)
+		_, err := firebreak.Do(t.Context(), cmd, succeed)
+		require.ErrorIs(t, err, firebreak.ErrOpen)
+		require.EqualError(t, err, text)
+	}
 }

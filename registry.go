@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -86,7 +87,8 @@ func (r *Registry) dependencyLocked(name string, c Config) *Dependency {
 	return d
 }
 
-// Command returns the one command of a dependency of its name; c is for both.
+// Command returns the one command of a dependency of its name; c is for both. (In a
+// document the two are apart: what is of the bulkhead stands under dependencies.)
 // Otherwise it is as [Dependency.Command].
 func (r *Registry) Command(name string, c Config) *Command {
 	r.mu.Lock()
@@ -130,11 +132,14 @@ func (d *Dependency) commandLocked(name string, c Config) *Command {
 // newCommandLocked makes a command; whoever calls it puts it where it is found.
 func newCommandLocked(d *Dependency, name, family, key string, code *Config, k *Keyed) *Command {
 	r := d.registry
+	rejections := &[...]Error{ // side by side they take less than apart
+		{Command: name, Reason: ErrRejected},
+		{Command: name, Reason: ErrRejected, Cause: context.DeadlineExceeded},
+	}
 	cmd := &Command{
 		clock: r.clock, dependency: d, registry: r,
 		name: name, family: family, key: key, code: code, keyed: k,
-		rejected:     &Error{Command: name, Reason: ErrRejected},
-		rejectedLate: &Error{Command: name, Reason: ErrRejected, Cause: context.DeadlineExceeded},
+		rejected: &rejections[0], rejectedLate: &rejections[1],
 	}
 	set := cmd.settingsLocked()
 	cmd.settings.Store(set)
@@ -324,7 +329,8 @@ func (r *Registry) Unclaimed() []string {
 // Shutdown refuses new calls with [ErrShutdown], those that wait or are queued too,
 // and waits for the permits of those in flight: nothing is cancelled. It returns
 // nil when the last permit is back, or an error at the end of ctx, which wraps
-// ctx's and lists each command with calls in flight, and for how long at least.
+// ctx's and lists each command with calls in flight, and for how long at least: since
+// Shutdown was called.
 //
 // It waits for runs whose caller has left and for [Command.Begin], not for
 // fallbacks. Further calls wait as well, each for itself. There is no way back.
@@ -401,6 +407,18 @@ func mustBeSame(code *Config, c Config, who string) {
 		was = *code
 	}
 	if !c.isZero() && !same(was, c) {
-		panic("firebreak: " + who + " is there already, with another Config")
+		panic("firebreak: " + who + " is there already, with another Config: " + differing(was, c))
 	}
+}
+
+// differing names the fields in which b says other than a.
+func differing(a, b Config) string {
+	var names []string
+	va, vb := reflect.ValueOf(a), reflect.ValueOf(b)
+	for _, f := range fields {
+		if f.key != "" && !va.Field(f.index).Equal(vb.Field(f.index)) {
+			names = append(names, f.name)
+		}
+	}
+	return strings.Join(names, ", ")
 }

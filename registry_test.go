@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -79,7 +80,7 @@ func TestASecondConfigMustBeTheFirst(t *testing.T) {
 				require.NotPanics(t, again, "%s: %s", who, tt.says)
 				continue
 			}
-			require.Equal(t, "firebreak: "+who+" is there already, with another Config", panicText(t, again), tt.says)
+			require.Contains(t, panicText(t, again), "firebreak: "+who+" is there already, with another Config: ", tt.says)
 		}
 		if tt.first.Classify != nil {
 			require.Equal(t, firebreak.Expected, cmd.Config().Classify(errBoom), "the first function stays")
@@ -96,7 +97,7 @@ func TestEveryFieldMakesAnotherConfig(t *testing.T) {
 		if f.name == "Classify" {
 			require.NotPanics(t, another)
 		} else {
-			require.Contains(t, panicText(t, another), `dependency "dep" is there already`, f.name)
+			require.Equal(t, `firebreak: dependency "dep" is there already, with another Config: `+f.name, panicText(t, another))
 		}
 	}
 }
@@ -351,5 +352,36 @@ func TestConstructorsAfterShutdown(t *testing.T) {
 		_, err = cmd.Begin(t.Context())
 		require.ErrorIs(t, err, firebreak.ErrShutdown)
 		require.EqualValues(t, 2, total(cmd).Shutdown)
+	}
+}
+
+// S72.
+func TestShutdownOfARegistryListsWhatIsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newRegistry(t, firebreak.Config{})
+		dep := reg.Dependency("dep", firebreak.Config{})
+		dep.Command("idle", firebreak.Config{})
+		keyed := dep.Keyed("keyed", 1, firebreak.Config{}).Command("key")
+		calls := []*firebreak.Call{begin(t, dep.Command("busy", firebreak.Config{})), begin(t, keyed), begin(t, keyed)}
+		ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+		defer cancel()
+		err := reg.Shutdown(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.EqualError(t, err, "firebreak: shutdown: busy: 1 in flight for at least 2.5s; keyed[key]: 2 in flight for at least 2.5s: context deadline exceeded")
+		end(calls...)
+	})
+}
+
+func TestShutdownOfARegistryIsToldOnceForEachCommand(t *testing.T) {
+	reg := newRegistry(t, firebreak.Config{})
+	reg.Command("a", firebreak.Config{})
+	reg.Command("b", firebreak.Config{Mode: firebreak.ForceOpen})
+	var told []string
+	reg.Observe(firebreak.Observer{Transition: func(n firebreak.Transition) {
+		told = append(told, fmt.Sprintf("%s: %v to %v", n.Command, n.From, n.To))
+	}})
+	for range 2 {
+		require.NoError(t, reg.Shutdown(t.Context()))
+		require.ElementsMatch(t, []string{"a: closed to open", "b: open to open"}, told)
 	}
 }

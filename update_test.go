@@ -2,6 +2,7 @@ package firebreak_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -134,7 +135,7 @@ func errorPercentageOfARejection(t *testing.T, cmd *firebreak.Command) any {
 func modeAndAnswer(t *testing.T, cmd *firebreak.Command) any {
 	t.Helper()
 	_, err := firebreak.Do(t.Context(), cmd, succeed)
-	return fmt.Sprint(cmd.Snapshot().Mode, ", ", err)
+	return fmt.Sprint(cmd.Snapshot().Mode, ", open: ", errors.Is(err, firebreak.ErrOpen))
 }
 
 // A call's bucket is the first of the window that it lies in.
@@ -259,7 +260,7 @@ var liveFields = []struct {
 	{"RecoverPanics", firebreak.Config{}, firebreak.Config{RecoverPanics: firebreak.On}, whatBecomesOfAPanic, "a panic", "an error"},
 	{"CountCallerDeadlines", firebreak.Config{}, firebreak.Config{CountCallerDeadlines: firebreak.On}, errorPercentageOfACallersDeadline, 0.0, 100.0},
 	{"CountRejections", firebreak.Config{MaxConcurrent: 1}, firebreak.Config{CountRejections: firebreak.On}, errorPercentageOfARejection, 0.0, 100.0},
-	{"Mode", firebreak.Config{}, firebreak.Config{Mode: firebreak.ForceOpen}, modeAndAnswer, "auto, <nil>", "force_open, dep: circuit open"},
+	{"Mode", firebreak.Config{}, firebreak.Config{Mode: firebreak.ForceOpen}, modeAndAnswer, "auto, open: false", "force_open, open: true"},
 	{"Window", firebreak.Config{}, firebreak.Config{Window: 20 * time.Second}, countedAfter15s, "0 0 0", "1 100 1"},
 	{"RequestVolumeThreshold", firebreak.Config{RequestVolumeThreshold: 5}, firebreak.Config{RequestVolumeThreshold: 7}, failuresToOpen, 5, 7},
 	{
