@@ -135,7 +135,7 @@ func (s *summary) judgePrices(before, hanging figures) {
 	bound := max(time.Duration(maxPriceFactor*float64(before.p99)), priceFloor) + priceWakeUps*hanging.late
 	s.judge(hanging.p99 <= bound, "p99 of /price while inventory hangs",
 		fmt.Sprintf("%s, before %s", short(hanging.p99), short(before.p99)),
-		fmt.Sprintf("at most %s: %v × before or %s, and %d × %s that the machine was late", short(bound), maxPriceFactor, short(priceFloor), priceWakeUps, short(hanging.late)))
+		fmt.Sprintf("at most %s: %v × before but no less than %s, plus %s for a machine whose timers were late", short(bound), maxPriceFactor, short(priceFloor), short(priceWakeUps*hanging.late)))
 }
 
 func (s *summary) judge(kept bool, what, measured, bound string) {
