@@ -42,7 +42,9 @@ func TestShutdownRefusesCalls(t *testing.T) {
 		cmd := reg.Command("dep", firebreak.Config{Isolation: isolation})
 		_, err := firebreak.Do(t.Context(), cmd, succeed)
 		require.NoError(t, err)
-		require.NoError(t, reg.Shutdown(canceled(t)))
+		for range 20 {
+			require.NoError(t, reg.Shutdown(canceled(t)))
+		}
 		require.NoError(t, reg.Shutdown(t.Context()))
 
 		never := func(context.Context) (int, error) { panic("run was called") }
