@@ -123,7 +123,15 @@ func (c *call) wait(ctx context.Context, b *bulkhead) error {
 	case !granted:
 		return c.reject(ctx)
 	}
-	if shut := c.askAgain(); shut != nil {
+	asked := false
+	defer func() {
+		if !asked { // an observer that was told of a probe called Goexit
+			b.release(c.now)
+		}
+	}()
+	shut := c.askAgain()
+	asked = true
+	if shut != nil {
 		b.release(c.now)
 		return c.refuse(ctx, shut.outcome, shut.err)
 	}

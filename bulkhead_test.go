@@ -412,6 +412,7 @@ func TestWaitersGoInOrder(t *testing.T) {
 }
 
 func canceled(t testing.TB) context.Context {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	return ctx
@@ -492,7 +493,7 @@ func TestMaxWait(t *testing.T) {
 		first.ends(succeed)
 		requireRuns(t, second)
 
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		requireRefused(t, third, firebreak.ErrRejected)
 		require.NotErrorIs(t, third.err, context.DeadlineExceeded)
@@ -556,7 +557,7 @@ func TestMaxWaitWithoutTimeout(t *testing.T) {
 		time.Sleep(time.Second - 1)
 		synctest.Wait()
 		requireWaits(t, second)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		requireRefused(t, second, firebreak.ErrRejected)
 		require.NotErrorIs(t, second.err, context.DeadlineExceeded)
@@ -587,7 +588,7 @@ func TestCallerLeavesWhileWaiting(t *testing.T) {
 		second, third := hold(impatient, cmd, fallback), hold(fickle, cmd, fallback)
 		time.Sleep(time.Second - 1)
 		requireWaits(t, second, third)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		requireGaveUp(t, second, context.DeadlineExceeded)
 		require.Equal(t, time.Second, second.took)

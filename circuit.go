@@ -135,7 +135,7 @@ type circuit struct {
 	refused      uint64          // short circuits counted before that
 	failedProbes int             // in a row; steps of growth of the sleep window
 	closedAt     mono.Time       // when it last became closed
-	news         []Transition    // not told yet
+	news         []news          // not told yet
 }
 
 // eraKind is a State, and who wants it so.
@@ -314,9 +314,18 @@ func (c *circuit) shadowing(e *era) bool {
 }
 
 // probe gives the call a place as a probe, opening the half-open era if need be.
-func (c *circuit) probe(e *era, now mono.Time, set *settings) (token, bool) {
+func (c *circuit) probe(e *era, now mono.Time, set *settings) (t token, ok bool) {
+	told := false
+	defer func() {
+		if !told { // an observer called Goexit: there will be no call
+			c.giveBack(t, now)
+		}
+	}()
 	c.mu.Lock()
-	defer c.tell()
+	defer func() {
+		c.tell()
+		told = true
+	}()
 	defer c.mu.Unlock()
 	if c.era.Load() != e || e.door.Load().shut(now) {
 		return token{}, false
@@ -719,8 +728,11 @@ func (c *circuit) shut(now mono.Time) {
 
 // shutDown returns the door that the registry's shutdown shut, nil before it.
 func (c *circuit) shutDown() *door {
-	if e := c.era.Load(); e.kind == eraShut {
+	switch e := c.era.Load(); {
+	case e.kind == eraShut:
 		return e.door.Load()
+	case e.kind == eraRetired && c.cmd.registry.shut.Load(): // for what it had admitted
+		return &door{opens: mono.Never, outcome: OutcomeShutdown, err: &Error{Command: c.cmd.name, Reason: ErrShutdown}}
 	}
 	return nil
 }
@@ -758,9 +770,16 @@ func (c *circuit) resize(window time.Duration) {
 	}
 }
 
+// news is a transition for those who were there when it happened.
+type news struct {
+	Transition
+	observers []*Observer
+}
+
 // newsLocked queues a transition for the observers, if there are any.
 func (c *circuit) newsLocked(from State, now mono.Time) {
-	if c.cmd.registry.observers.Load() == nil {
+	all := c.cmd.registry.observers.Load()
+	if all == nil {
 		return
 	}
 	o := c.override.Load()
@@ -772,7 +791,7 @@ func (c *circuit) newsLocked(from State, now mono.Time) {
 		t.Override = o.Override
 	}
 	t.Evidence = c.evidenceLocked()
-	c.news = append(c.news, t)
+	c.news = append(c.news, news{t, *all})
 }
 
 // tell tells observers the news, in order, outside the lock, one goroutine at a
@@ -789,18 +808,18 @@ func (c *circuit) tell() {
 	c.telling = true
 	defer func() { c.telling = false }()
 	for len(c.news) > 0 {
-		t := c.news[0]
+		n := c.news[0]
 		c.news = c.news[1:]
-		c.tellOneLocked(t)
+		c.tellOneLocked(n)
 	}
 	c.news = nil
 }
 
 // tellOneLocked lets go of the lock while it tells, also if an observer calls Goexit.
-func (c *circuit) tellOneLocked(t Transition) {
+func (c *circuit) tellOneLocked(n news) {
 	c.mu.Unlock()
 	defer c.mu.Lock()
-	c.cmd.observeTransition(t)
+	c.cmd.observeTransition(n)
 }
 
 // A reading is a circuit at one moment.

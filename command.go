@@ -507,7 +507,14 @@ func (c *call) told(ctx context.Context, end *ending) {
 
 func (c *call) tell(ctx context.Context, end *ending) {
 	c.cmd.waiting.Add(1) // however slow observers are, the call goes on
-	defer c.cmd.waiting.Add(-1)
+	told := false
+	defer func() {
+		c.cmd.waiting.Add(-1)
+		if !told && c.asks { // an observer called Goexit: no fallback will be asked any more
+			now := c.cmd.clock.Now()
+			c.cmd.metrics.add(c.cell, now, eventFallbackFailure, c.outcome.executed(), now.Sub(c.submitted))
+		}
+	}()
 	c.cmd.circuit.tell() // what its outcome did there, now that the permit is back
 	e := c.event(end.err)
 	if e.Err == nil {
@@ -522,6 +529,7 @@ func (c *call) tell(ctx context.Context, end *ending) {
 			o.Overrun(ctx, e)
 		}
 	})
+	told = true
 }
 
 func (c *call) event(err error) CallEvent {

@@ -462,6 +462,13 @@ func newSettings(c *Config) *settings {
 	return s
 }
 
+// same compares all but the functions.
+func (s *settings) same(t *settings) bool {
+	a, b := *s, *t
+	a.classify, b.classify = nil, nil
+	return reflect.DeepEqual(a, b)
+}
+
 // orZero is a value for which zero stands for Off.
 func orZero[T int | float64 | time.Duration](v T) T {
 	if v == Off {

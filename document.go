@@ -79,60 +79,88 @@ func prefixed(who string, errs []error) []error {
 func (c Config) MarshalJSON() ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteByte('{')
-	v := reflect.ValueOf(c)
-	for _, f := range fields {
-		x := v.Field(f.index)
-		if f.key == "" || x.IsZero() {
-			continue
-		}
-		text, err := f.text(x)
+	err := c.each(func(key string, value any) error {
+		text, err := json.Marshal(value)
 		if err != nil {
-			return nil, fmt.Errorf("firebreak: %s: %w", f.key, err)
+			return err
 		}
 		if b.Len() > 1 {
 			b.WriteByte(',')
 		}
-		b.WriteString(strconv.Quote(f.key))
+		b.WriteString(strconv.Quote(key))
 		b.WriteByte(':')
 		b.Write(text)
-	}
+		return nil
+	})
 	b.WriteByte('}')
-	return b.Bytes(), nil
+	return b.Bytes(), err
 }
 
-// text is a value as JSON. One that is out of range has no text: it could not be
-// read back.
-func (f *field) text(v reflect.Value) ([]byte, error) {
+// MarshalYAML is MarshalJSON for YAML packages that know this form of it (yaml.v2,
+// yaml.v3 and others), which sort the keys. Without it they would write numbers
+// without units, and stumble over Classify.
+func (c Config) MarshalYAML() (any, error) {
+	said := map[string]any{}
+	err := c.each(func(key string, value any) error {
+		said[key] = value
+		return nil
+	})
+	return said, err
+}
+
+// each calls f for the fields that are said and have a key, in their order, with
+// the value as text has it.
+func (c Config) each(f func(key string, value any) error) error {
+	v := reflect.ValueOf(c)
+	for _, fd := range fields {
+		x := v.Field(fd.index)
+		if fd.key == "" || x.IsZero() {
+			continue
+		}
+		value, err := fd.value(x)
+		if err == nil {
+			err = f(fd.key, value)
+		}
+		if err != nil {
+			return fmt.Errorf("firebreak: %s: %w", fd.key, err)
+		}
+	}
+	return nil
+}
+
+// value is a field's as text has it: a word, a number, true or false. One that is
+// out of range has none: it could not be read back.
+func (f *field) value(v reflect.Value) (any, error) {
 	if why := f.fault(v); why != "" {
 		return nil, errors.New(why)
 	}
 	switch x := v.Interface().(type) {
 	case time.Duration:
 		if x != Off {
-			return json.Marshal(x.String())
+			return x.String(), nil
 		}
 	case Switch:
-		return json.Marshal(x == On)
+		return x == On, nil
 	case int:
 		if x == Unlimited {
-			return []byte(`"unlimited"`), nil
+			return "unlimited", nil
 		}
 		if x != Off {
-			return json.Marshal(x)
+			return x, nil
 		}
 	case float64:
 		if x != Off {
-			return json.Marshal(x)
+			return x, nil
 		}
-	default:
-		return json.Marshal(x)
+	case fmt.Stringer: // an enumeration
+		return x.String(), nil
 	}
-	return []byte(`"off"`), nil
+	return "off", nil
 }
 
 // UnmarshalJSON reads an object of settings. Its error names every unknown or
 // repeated key, every duration without a unit and every value out of range; c is
-// then left as it was.
+// then left as it was. What c said before is gone, its functions too.
 func (c *Config) UnmarshalJSON(data []byte) error {
 	return c.decode(parseJSON(data))
 }

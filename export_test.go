@@ -24,3 +24,6 @@ func Gone(k *Keyed) int {
 	defer k.dependency.registry.mu.Unlock()
 	return len(k.retired)
 }
+
+// ShutCircuit does what Shutdown does first, for one command.
+func ShutCircuit(cmd *Command) { cmd.circuit.shut(cmd.clock.Now()) }

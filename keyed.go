@@ -79,9 +79,11 @@ func (d *Dependency) Keyed(name string, maxKeys int, c Config) *Keyed {
 
 // Command returns the command of a key. Ask for every call: when maxKeys have one,
 // a command that is closed, idle and unused for a window makes way for a new key.
-// If none is, keys without a place share a command, whose key is "*", until one is.
+// If none is, keys without a place share a command, whose key is "*", until one is;
+// a key that is "*" always does.
 //
-// A handle that was kept goes on under the key's present command.
+// The calls and overrides of a handle that was kept go on under the key's present
+// command.
 func (k *Keyed) Command(key string) *Command {
 	if cmd := k.lookup(key); cmd != nil {
 		return cmd

@@ -996,3 +996,69 @@ func TestKeyedCommandsOfKeysThatArePresentAllocateNothing(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() { k.Command("c") }), "nor does the shared one")
 	require.Zero(t, strings.Count(k.Command("a").Name(), "*"))
 }
+
+// admittedBeforeItMadeWay makes a call through a key's command that makes way for
+// another key between the circuit and the bulkhead, and returns where it ends.
+func admittedBeforeItMadeWay(t *testing.T, reg *firebreak.Registry, k *firebreak.Keyed, run func(context.Context) (int, error)) (end <-chan error) {
+	t.Helper()
+	a := k.Command("a")
+	trip(t, a)
+	once := false
+	stop := reg.Observe(firebreak.Observer{Transition: func(n firebreak.Transition) {
+		if once || n.To != firebreak.StateHalfOpen {
+			return
+		}
+		once = true
+		a.Override(firebreak.Override{Mode: firebreak.ForceClosed})
+		a.Override(firebreak.Override{})
+		time.Sleep(20 * time.Second)
+		require.True(t, hasPlace(k, "b"))
+	}})
+	time.Sleep(5 * time.Second)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := firebreak.Do(context.Background(), a, run)
+		ended <- err
+	}()
+	time.Sleep(20 * time.Second)
+	synctest.Wait()
+	stop()
+	require.True(t, once)
+	return ended
+}
+
+// S72: what waits ends shutdown, also if its command made way since it was admitted.
+func TestShutdownOfACallWhoseCommandMadeWay(t *testing.T) {
+	for _, c := range []firebreak.Config{
+		{MaxConcurrent: 1, Timeout: time.Minute, MaxWait: time.Minute},
+		{MaxConcurrent: 1, Timeout: time.Minute, Isolation: firebreak.PoolIsolation, QueueSize: 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			reg, k := newKeyed(t, 1, c)
+			var other *firebreak.Call
+			reg.Observe(firebreak.Observer{Transition: func(n firebreak.Transition) {
+				if n.To == firebreak.StateHalfOpen {
+					other = begin(t, otherOf(reg))
+				}
+			}})
+			ended := admittedBeforeItMadeWay(t, reg, k, succeed)
+			require.Equal(t, 1, k.Snapshot().Bulkhead.Queued)
+			require.ErrorIs(t, reg.Shutdown(canceled(t)), context.Canceled)
+			require.ErrorIs(t, <-ended, firebreak.ErrShutdown)
+			require.EqualValues(t, 1, k.Snapshot().Total.Shutdown)
+			end(other)
+		})
+	}
+}
+
+// S72: what is stuck is listed, also if its command made way since it was admitted.
+func TestShutdownListsACallWhoseCommandMadeWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg, k := newKeyed(t, 1, firebreak.Config{})
+		answer := make(chan bool)
+		ended := admittedBeforeItMadeWay(t, reg, k, func(context.Context) (int, error) { <-answer; return 1, nil })
+		require.ErrorContains(t, reg.Shutdown(canceled(t)), "shutdown: k[a]: 1 in flight for at least 0s")
+		close(answer)
+		require.NoError(t, <-ended)
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -589,6 +590,10 @@ func (c *Command) Snapshot() Snapshot {
 	is := c.circuit.read(now) // first: what it has refused is part of what is counted
 	r := reading{now: now, differs: c.metrics.differs.Load()}
 	r.add(&c.metrics)
+	if !r.differs && c.metrics.differs.Load() { // since: a total that is pending may be among the runs
+		r = reading{now: now, differs: true}
+		r.add(&c.metrics)
+	}
 	s := Snapshot{Time: c.clock.Moment(now), Dependency: c.dependency.name, Command: c.family, Key: c.key}
 	r.into(&s)
 
@@ -701,10 +706,10 @@ func (c *Command) observeOne(o *Observer, tell func(*Observer)) {
 	tell(o)
 }
 
-func (c *Command) observeTransition(t Transition) {
+func (c *Command) observeTransition(n news) {
 	c.observe(func(o *Observer) {
-		if o.Transition != nil {
-			o.Transition(t)
+		if o.Transition != nil && slices.Contains(n.observers, o) {
+			o.Transition(n.Transition)
 		}
 	})
 }

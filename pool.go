@@ -227,7 +227,15 @@ func (j *job[In, T]) start() bool {
 	case c.now >= c.deadline:
 		return j.drop(OutcomeRejected, c.cmd.rejectedLate)
 	}
-	if shut := c.askAgain(); shut != nil {
+	asked := false
+	defer func() {
+		if !asked { // an observer that was told of a probe called Goexit: the job has another worker
+			go work(j)
+		}
+	}()
+	shut := c.askAgain()
+	asked = true
+	if shut != nil {
 		return j.drop(shut.outcome, shut.err)
 	}
 	c.begin(c.now)

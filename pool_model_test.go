@@ -2,6 +2,7 @@ package firebreak_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -337,6 +338,7 @@ func (c *steppedContext) holdNext() {
 
 // take has a real pool take a walk, and compares it with the table after each step.
 func take(t *testing.T, p walk) {
+	t.Helper()
 	reg := newRegistry(t, firebreak.Config{})
 	dep := reg.Dependency("dep", firebreak.Config{Isolation: firebreak.PoolIsolation, MaxConcurrent: 1, QueueSize: 1})
 	var cmds [2]*firebreak.Command
@@ -458,7 +460,8 @@ func requireErrorOf(t rapid.TB, o firebreak.Outcome, err error) {
 	case firebreak.OutcomeFailure:
 		require.Equal(t, errBoom, err)
 	case firebreak.OutcomePanic:
-		require.IsType(t, &firebreak.PanicError{}, err)
+		p, ok := errors.AsType[*firebreak.PanicError](err)
+		require.True(t, ok && error(p) == err, "%v", err)
 	case firebreak.OutcomeTimeout:
 		require.ErrorIs(t, err, firebreak.ErrTimeout)
 	case firebreak.OutcomeCanceled:

@@ -189,7 +189,7 @@ func TestPoolCallerLeavesAtItsDeadline(t *testing.T) {
 		require.False(t, first.over())
 		requireGauges(t, cmd, 1, 0, 0)
 
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		require.True(t, first.over())
 		require.Equal(t, time.Second, first.took)
@@ -240,7 +240,7 @@ func TestPoolCallerLeavesByItsOwnContext(t *testing.T) {
 		time.Sleep(time.Second - 1)
 		synctest.Wait()
 		requireRuns(t, second)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		require.True(t, second.over())
 		require.Equal(t, context.DeadlineExceeded, second.err)
@@ -647,7 +647,7 @@ func TestPoolWithoutTimeout(t *testing.T) {
 		second := hold(impatient, cmd)
 		time.Sleep(time.Hour - 1)
 		requireWaits(t, second)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		requireGaveUp(t, second, context.DeadlineExceeded)
 		cancel()
@@ -789,7 +789,7 @@ func TestPoolInjectOutlastsItsCaller(t *testing.T) {
 		cmd := pool(t, firebreak.Config{Timeout: time.Second})
 		cmd.Override(firebreak.Override{Inject: func(ctx context.Context) error {
 			<-ctx.Done()
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			return nil
 		}})
 		var ran atomic.Bool
@@ -798,7 +798,7 @@ func TestPoolInjectOutlastsItsCaller(t *testing.T) {
 			return 1, nil
 		})
 		require.ErrorIs(t, err, firebreak.ErrTimeout)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		require.True(t, ran.Load())
 		require.Equal(t, firebreak.Counts{Timeout: 1, FallbackMissing: 1, Overran: 1}, total(cmd))

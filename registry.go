@@ -27,6 +27,7 @@ type Registry struct {
 	clock     *mono.Clock
 	observers atomic.Pointer[[]*Observer] // nil: nobody looks
 	sorted    atomic.Pointer[[]*Command]  // all commands, by dependency, name and key
+	shut      atomic.Bool                 // set under mu
 
 	mu           sync.Mutex // guards the rest, and all settings; taken before any other lock
 	defaults     Config
@@ -34,7 +35,7 @@ type Registry struct {
 	dependencies map[string]*Dependency
 	commands     map[string]*Command
 	keyed        map[string]*Keyed
-	shut         bool
+	shared       *settings // the last that were made, of those with the default Classify
 }
 
 // NewRegistry makes a registry whose dependencies and commands inherit from
@@ -80,7 +81,7 @@ func (r *Registry) dependencyLocked(name string, c Config) *Dependency {
 	d := &Dependency{registry: r, name: name, code: said(c)}
 	in := d.layersLocked().resolve()
 	d.bulkhead.init(in.Isolation, newBounds(&in))
-	if r.shut {
+	if r.shut.Load() {
 		d.bulkhead.permits.Close()
 	}
 	r.dependencies[name] = d
@@ -93,7 +94,9 @@ func (r *Registry) dependencyLocked(name string, c Config) *Dependency {
 func (r *Registry) Command(name string, c Config) *Command {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	mustBeGood(&c, fmt.Sprintf("command %q", name)) // before the dependency is made
+	who := fmt.Sprintf("command %q", name)
+	mustBeGood(&c, who) // all before the dependency is made
+	r.mustBeFreeLocked(name, name, who)
 	dependency, command := c.split()
 	d := r.dependencyLocked(name, dependency)
 	return d.commandLocked(name, command)
@@ -114,19 +117,24 @@ func (d *Dependency) commandLocked(name string, c Config) *Command {
 	mustBeNamed(name, who)
 	mustBeGood(&c, who)
 	mustBePlaced(&c, who)
-	if r.keyed[name] != nil {
-		panic("firebreak: " + who + " is keyed already")
-	}
+	r.mustBeFreeLocked(name, d.name, who)
 	if cmd := r.commands[name]; cmd != nil {
-		if cmd.dependency != d {
-			panic(fmt.Sprintf("firebreak: %s belongs to dependency %q", who, cmd.dependency.name))
-		}
 		mustBeSame(cmd.code, c, who)
 		return cmd
 	}
 	cmd := newCommandLocked(d, name, name, "", said(c), nil)
 	r.commands[name] = cmd
 	return cmd
+}
+
+// mustBeFreeLocked panics if a command's name is that of another thing.
+func (r *Registry) mustBeFreeLocked(name, dependency, who string) {
+	if r.keyed[name] != nil {
+		panic("firebreak: " + who + " is keyed already")
+	}
+	if cmd := r.commands[name]; cmd != nil && cmd.dependency.name != dependency {
+		panic(fmt.Sprintf("firebreak: %s belongs to dependency %q", who, cmd.dependency.name))
+	}
 }
 
 // newCommandLocked makes a command; whoever calls it puts it where it is found.
@@ -144,7 +152,7 @@ func newCommandLocked(d *Dependency, name, family, key string, code *Config, k *
 	set := cmd.settingsLocked()
 	cmd.settings.Store(set)
 	cmd.metrics.init(set.window)
-	cmd.circuit.init(cmd, set.mode, r.shut, r.clock.Now())
+	cmd.circuit.init(cmd, set.mode, r.shut.Load(), r.clock.Now())
 	r.sorted.Store(nil)
 	return cmd
 }
@@ -169,11 +177,13 @@ func (r *Registry) sort() *[]*Command {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := r.allLocked()
-	slices.SortFunc(all, func(a, b *Command) int {
-		return cmp.Or(strings.Compare(a.dependency.name, b.dependency.name), strings.Compare(a.family, b.family), strings.Compare(a.key, b.key))
-	})
+	slices.SortFunc(all, byName)
 	r.sorted.Store(&all)
 	return &all
+}
+
+func byName(a, b *Command) int {
+	return cmp.Or(strings.Compare(a.dependency.name, b.dependency.name), strings.Compare(a.family, b.family), strings.Compare(a.key, b.key))
 }
 
 // allLocked returns every command, those of keys included, in no order.
@@ -226,9 +236,19 @@ func (c *Command) layersLocked() *layering {
 		among(r.document.Dependencies, d.name), d.code, &r.document.Defaults, &r.defaults)
 }
 
+// settingsLocked is what holds for a command. Those made or updated one after the
+// other mostly have the same settings, and then share them.
 func (c *Command) settingsLocked() *settings {
-	in := c.layersLocked().resolve()
-	return newSettings(&in)
+	r, said := c.registry, c.layersLocked()
+	in := said.resolve()
+	set := newSettings(&in)
+	if said.says("Classify") { // functions cannot be compared
+		return set
+	}
+	if r.shared == nil || !r.shared.same(set) {
+		r.shared = set
+	}
+	return r.shared
 }
 
 func among(m map[string]Config, name string) *Config {
@@ -337,8 +357,7 @@ func (r *Registry) Unclaimed() []string {
 func (r *Registry) Shutdown(ctx context.Context) error {
 	began := time.Now()
 	r.mu.Lock()
-	first := !r.shut
-	r.shut = true
+	first := !r.shut.Swap(true)
 	all := r.allLocked()
 	dependencies := slices.Collect(maps.Values(r.dependencies))
 	r.mu.Unlock()
@@ -347,10 +366,12 @@ func (r *Registry) Shutdown(ctx context.Context) error {
 		now := r.clock.Now()
 		for _, cmd := range all {
 			cmd.circuit.shut(now)
-			cmd.circuit.tell()
 		}
 		for _, d := range dependencies {
 			d.bulkhead.permits.Close()
+		}
+		for _, cmd := range all { // last: however slow observers are, nobody waits any more
+			cmd.circuit.tell()
 		}
 	}
 	for _, d := range dependencies {
@@ -371,8 +392,17 @@ func (r *Registry) Shutdown(ctx context.Context) error {
 
 // stuck is the error that lists what is in flight.
 func (r *Registry) stuck(since time.Duration, err error) error {
+	r.mu.Lock()
+	all := r.allLocked()
+	for _, k := range r.keyed { // what made way may have calls that it had admitted
+		for _, gone := range k.retired {
+			all = append(all, gone.cmd)
+		}
+	}
+	r.mu.Unlock()
+	slices.SortFunc(all, byName)
 	var lines []string
-	for cmd := range r.Commands() {
+	for _, cmd := range all {
 		if n := cmd.metrics.inFlight(); n > 0 {
 			lines = append(lines, fmt.Sprintf("%s: %d in flight for at least %v", cmd.name, n, since.Truncate(time.Millisecond)))
 		}

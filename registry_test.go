@@ -385,3 +385,17 @@ func TestShutdownOfARegistryIsToldOnceForEachCommand(t *testing.T) {
 		require.ElementsMatch(t, []string{"a: closed to open", "b: open to open"}, told)
 	}
 }
+
+// Registry.Command used to leave the dependency behind when the command's name was
+// taken.
+func TestRegistryCommandMakesBothOrNothing(t *testing.T) {
+	reg := newRegistry(t, firebreak.Config{})
+	dep := reg.Dependency("dep", firebreak.Config{})
+	dep.Command("get", firebreak.Config{})
+	dep.Keyed("shard", 1, firebreak.Config{})
+	for _, name := range []string{"get", "shard"} {
+		require.NoError(t, reg.Update(firebreak.Document{Dependencies: map[string]firebreak.Config{name: {}}}))
+		require.Panics(t, func() { reg.Command(name, firebreak.Config{MaxConcurrent: 7}) })
+		require.Contains(t, reg.Unclaimed(), `dependency "`+name+`"`)
+	}
+}

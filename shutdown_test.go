@@ -3,6 +3,7 @@ package firebreak_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -217,7 +218,7 @@ func TestShutdownSeveralTimesAtOnce(t *testing.T) {
 		impatient := beginShutdown(ctx, reg)
 		time.Sleep(time.Second - 1)
 		impatient.waits(t)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.ErrorIs(t, impatient.result(t), context.DeadlineExceeded)
 		late := beginShutdown(t.Context(), reg)
 		patient.waits(t)
@@ -345,24 +346,19 @@ func TestShutdownEndsTheCircuit(t *testing.T) {
 	})
 }
 
-// A turn that comes after the circuits are shut and before the bulkheads are: an
-// observer of its own transition keeps Shutdown in between.
+// A turn that comes after the circuits are shut and before the bulkheads are.
 func TestShutdownMeetsATurn(t *testing.T) {
 	inBothIsolations(t, func(t *testing.T, isolation firebreak.Isolation) {
 		reg := newRegistry(t, firebreak.Config{})
 		cmd := reg.Command("dep", waiting(isolation))
 		first, second, third := hold(t.Context(), cmd), hold(t.Context(), cmd), hold(t.Context(), cmd)
-		goOn := make(chan struct{})
-		reg.Observe(firebreak.Observer{Transition: func(firebreak.Transition) { <-goOn }})
-		s := beginShutdown(t.Context(), reg)
+		firebreak.ShutCircuit(cmd)
 		requireWaits(t, second, third)
 		first.ends(succeed)
 		requireSucceeded(t, first)
 		requireRefused(t, second, firebreak.ErrShutdown)
 		requireRefused(t, third, firebreak.ErrShutdown)
-		s.waits(t)
-		close(goOn)
-		require.NoError(t, s.result(t))
+		require.NoError(t, reg.Shutdown(t.Context()))
 		require.Equal(t, firebreak.Counts{Success: 1, Shutdown: 2, FallbackMissing: 2}, total(cmd))
 	})
 }
@@ -383,6 +379,45 @@ func TestShutdownWhileNested(t *testing.T) {
 		require.Equal(t, "inner", ours.Command)
 		require.Equal(t, firebreak.ErrShutdown, ours.Reason)
 		require.EqualValues(t, 1, total(outer).Failure, "an ordinary error (S14)")
+		require.NoError(t, s.result(t))
+	})
+}
+
+// S60, S72: an observer that is slow to hear of a shutdown keeps nobody waiting.
+func TestShutdownUnderASlowObserver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newRegistry(t, firebreak.Config{MaxConcurrent: 1, Timeout: time.Minute, MaxWait: time.Minute})
+		var commands []*firebreak.Command
+		for _, name := range []string{"a", "b"} {
+			commands = append(commands, reg.Command(name, firebreak.Config{}))
+		}
+		held := []*firebreak.Call{begin(t, commands[0]), begin(t, commands[1])}
+		heard := make(chan bool)
+		var slow atomic.Bool
+		reg.Observe(firebreak.Observer{Transition: func(firebreak.Transition) {
+			if slow.CompareAndSwap(false, true) { // whichever is told first
+				<-heard
+			}
+		}})
+		errs := make(chan error, 2)
+		for _, cmd := range commands {
+			go func() {
+				_, err := firebreak.Do(context.Background(), cmd, succeed)
+				errs <- err
+			}()
+		}
+		synctest.Wait()
+		s := beginShutdown(t.Context(), reg)
+		synctest.Wait()
+		for _, cmd := range commands {
+			require.Zero(t, cmd.Snapshot().Bulkhead.Queued, cmd.Name())
+			require.Equal(t, firebreak.StateOpen, cmd.Snapshot().State, cmd.Name())
+		}
+		close(heard)
+		for range commands {
+			require.ErrorIs(t, <-errs, firebreak.ErrShutdown)
+		}
+		end(held...)
 		require.NoError(t, s.result(t))
 	})
 }

@@ -37,11 +37,22 @@ var (
 	errStressIgnored  = errors.New("ignored")
 )
 
+// stressOutcomes are those that an error, or the reason of one, says by itself.
+var stressOutcomes = map[error]firebreak.Outcome{
+	errBoom:               firebreak.OutcomeFailure,
+	errStressExpected:     firebreak.OutcomeExpected,
+	errStressIgnored:      firebreak.OutcomeIgnored,
+	firebreak.ErrOpen:     firebreak.OutcomeShortCircuited,
+	firebreak.ErrRejected: firebreak.OutcomeRejected,
+	firebreak.ErrTimeout:  firebreak.OutcomeTimeout,
+	firebreak.ErrShutdown: firebreak.OutcomeShutdown,
+}
+
 func classifyStress(err error) firebreak.Verdict {
-	switch err {
-	case errStressExpected:
+	switch stressOutcomes[err] {
+	case firebreak.OutcomeExpected:
 		return firebreak.Expected
-	case errStressIgnored:
+	case firebreak.OutcomeIgnored:
 		return firebreak.Ignored
 	}
 	return firebreak.Failure
@@ -129,6 +140,7 @@ func requireEnd(t *testing.T, wg *sync.WaitGroup) {
 }
 
 func newStress(t *testing.T, isolation firebreak.Isolation, bubble bool) *stress {
+	t.Helper()
 	s := &stress{
 		t: t, pool: isolation == firebreak.PoolIsolation, bubble: bubble, until: time.Now().Add(stressTime), tallies: map[string]*tally{},
 		operates: make(chan struct{}, 1), watches: make(chan struct{}, 1),
@@ -462,38 +474,24 @@ func (c *stressCall) count(cmd *firebreak.Command) {
 
 func (c *stressCall) countError(cmd *firebreak.Command, err error) {
 	n := c.tally
-	o := firebreak.Outcome(0)
-	switch {
-	case err == nil:
+	if err == nil {
 		n.answered.Add(1)
 		return
-	case err == context.Canceled || err == context.DeadlineExceeded:
+	}
+	if err == context.Canceled || err == context.DeadlineExceeded {
 		n.ctxError.Add(1)
 		return
-	case err == errBoom:
-		o = firebreak.OutcomeFailure
-	case err == errStressExpected:
-		o = firebreak.OutcomeExpected
-	case err == errStressIgnored:
-		o = firebreak.OutcomeIgnored
 	}
+	o := stressOutcomes[err]
 	switch e := err.(type) {
 	case *firebreak.PanicError:
 		o = firebreak.OutcomePanic
 	case *firebreak.Error:
-		switch e.Reason {
-		case firebreak.ErrFailed:
+		if e.Reason == firebreak.ErrFailed {
 			c.countError(cmd, e.Cause)
 			return
-		case firebreak.ErrOpen:
-			o = firebreak.OutcomeShortCircuited
-		case firebreak.ErrRejected:
-			o = firebreak.OutcomeRejected
-		case firebreak.ErrTimeout:
-			o = firebreak.OutcomeTimeout
-		case firebreak.ErrShutdown:
-			o = firebreak.OutcomeShutdown
 		}
+		o = stressOutcomes[e.Reason]
 	}
 	if !assert.NotZero(c.t, o, "an error of no outcome: %v", err) {
 		return
@@ -523,7 +521,7 @@ func (s *stress) begin(r *rand.Rand) {
 		over := make(chan struct{})
 		go func() {
 			defer close(over)
-			defer func() { recover() }() // an injected panic goes on up
+			defer func() { _ = recover() }() // an injected panic goes on up
 			call, refusal := s.begun.Begin(ctx)
 			if refusal != nil {
 				return
@@ -609,6 +607,7 @@ func (s *stress) check(before, now firebreak.Snapshot) {
 
 // noneFalls tells whether every count is at least what it was.
 func noneFalls(t *testing.T, was, is firebreak.Counts) bool {
+	t.Helper()
 	a, b := reflect.ValueOf(was), reflect.ValueOf(is)
 	for i := range a.NumField() {
 		if a.Field(i).Uint() > b.Field(i).Uint() {
