@@ -895,7 +895,7 @@ func (l *lastFailure) note(j *judgement) {
 	}
 }
 
-func (l *lastFailure) read() (err error, hint mono.Time) { //nolint:revive // the error is the value here
+func (l *lastFailure) read() (err error, hint mono.Time) { //nolint:staticcheck // the error is the value here
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.hinted {

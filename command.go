@@ -318,7 +318,8 @@ func (c *call) verdict(ctx context.Context, over watcher, now mono.Time, err err
 // failed is the verdict on a run that returned an error.
 func (c *call) failed(ctx context.Context, over watcher, now mono.Time, err error) ending {
 	if c.inject != nil {
-		switch err { //nolint:errorlint // these stand for themselves; wrapped, they are another command's
+		//nolint:errorlint // these stand for themselves; wrapped, they are another command's
+		switch err {
 		case ErrOpen:
 			return ending{outcome: OutcomeShortCircuited, err: c.error(ErrOpen, nil)}
 		case ErrRejected:
@@ -400,7 +401,7 @@ func (c *call) callerLeft(ctx context.Context, over watcher, now mono.Time) (Out
 		if err == nil || d <= now {
 			return OutcomeCallerDeadline, d <= now && d < c.deadline // at a tie the dependency had all its time
 		}
-		if at != at.Round(0) && d <= c.cmd.clock.Now() { //nolint:revive // compares the readings, not only the instants
+		if at != at.Round(0) && d <= c.cmd.clock.Now() {
 			return OutcomeCallerDeadline, false // since then
 		}
 		// By the wall clock alone nobody can tell: the context knows best.

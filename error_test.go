@@ -199,7 +199,8 @@ func TestS17_RefusalsShareTheirError(t *testing.T) {
 		failUntilItOpens(t, p.cmd)
 		require.NotSame(t, open, refused())
 		shutDown(t, p)
-		require.Same(t, refused(), refused())
+		first := refused()
+		require.Same(t, first, refused())
 	})
 }
 

@@ -187,18 +187,20 @@ func (m *marked) Unwrap() error { return m.error }
 // another command's error: what was marked inside was said of that one's dependency,
 // and must not turn its timeout, say, into an expected answer (S14).
 func markOf(err error) *marked {
-	switch e := err.(type) { //nolint:errorlint // this is the walk
+	//nolint:errorlint // this is the walk
+	switch e := err.(type) {
 	case *marked:
 		return e
 	case *Error, *PanicError:
 		return nil
 	}
-	if e, ok := err.(interface{ As(any) bool }); ok { //nolint:errorlint // likewise
+	if e, ok := err.(interface{ As(any) bool }); ok {
 		var m *marked // here, as it is on the heap
 		if e.As(&m) {
 			return m
 		}
 	}
+	//nolint:errorlint // likewise
 	switch e := err.(type) {
 	case interface{ Unwrap() error }:
 		return markOf(e.Unwrap())

@@ -134,9 +134,11 @@ func (c *call) answered(ctx context.Context, what event, err error) {
 	case eventFallbackRejected:
 		e.Fallback = OutcomeRejected
 	}
-	if c.timed {
-		e.Call = now.Sub(c.submitted)
+	since := c.submitted
+	if !c.timed { // it was refused as soon as it was submitted
+		since = c.now
 	}
+	e.Call = now.Sub(since)
 	c.cmd.observe(func(o *Observer) {
 		if o.Fallback != nil {
 			o.Fallback(ctx, e)

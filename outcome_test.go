@@ -980,7 +980,7 @@ func TestS2_EveryCallEndsInExactlyOneOutcome(t *testing.T) {
 		s := p.cmd.Snapshot()
 		got := s.Total
 		require.Equal(t, int64(callers*calls), made.Load())
-		require.EqualValues(t, made.Load(), got.Calls())
+		require.Equal(t, uint64(made.Load()), got.Calls())
 		require.EqualValues(t, begun.Load(), got.Executed())
 		require.EqualValues(t, got.Executed(), s.RunHistogram.Count)
 		require.EqualValues(t, answered.Load(), got.FallbackSuccess)

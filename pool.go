@@ -148,7 +148,7 @@ func (j *job[In, T]) result(c *call) (v T, err error) {
 
 // leave takes the caller away from a job that is not done: out of the queue, or
 // from a run that goes on without it.
-func (j *job[In, T]) leave(c *call) (err error, gone bool) { //nolint:revive // as it is returned
+func (j *job[In, T]) leave(c *call) (err error, gone bool) {
 	now := c.cmd.clock.Now()
 	b := &c.cmd.dependency.bulkhead
 	if j.state.step(jobQueued, jobWithdrawn) {

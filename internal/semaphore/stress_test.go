@@ -126,6 +126,7 @@ func yield(r *rand.Rand) {
 // atRest checks that all permits are back, that nobody is left waiting, and that the
 // whole limit can be had again.
 func (c *crowd) atRest(t *testing.T) {
+	t.Helper()
 	if over := c.over.Load(); over != nil {
 		t.Error(*over)
 	}
