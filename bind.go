@@ -19,17 +19,18 @@ func Bind[In, Out any](cmd *Command, fn func(context.Context, In) (Out, error), 
 		}
 	}
 	return func(ctx context.Context, in In) (Out, error) {
-		c := call{given: len(asked) > 0}
 		must(ctx != nil)
+		c := call{given: len(asked) > 0}
+		c.of(ctx, cmd)
 		var v Out
-		err := c.admit(ctx, cmd)
+		err := c.admit()
 		if err == nil {
-			v, err = perform(ctx, &c, task[In, Out]{bound: fn, in: in})
+			v, err = perform(&c, task[In, Out]{bound: fn, in: in})
 		}
 		if !c.asks {
 			return v, err
 		}
-		return answer(ctx, &c, v, err, len(asked), func(i int, ctx context.Context, cause error) (Out, error, bool) {
+		return answer(&c, v, err, len(asked), func(i int, ctx context.Context, cause error) (Out, error, bool) {
 			v, err := asked[i](ctx, in, cause)
 			return v, err, true
 		})

@@ -1,7 +1,6 @@
 package firebreak
 
 import (
-	"context"
 	"math"
 	"sync/atomic"
 	"time"
@@ -37,15 +36,15 @@ func (i *Isolation) UnmarshalText(text []byte) error {
 // A bulkhead bounds what runs at once of one dependency: one limit for all its
 // commands. A permit is held until the work has really ended, whoever has left.
 type bulkhead struct {
-	permits   *semaphore.Semaphore
 	isolation Isolation // for life
 	bounds    atomic.Pointer[bounds]
+	peak      rolling.Peak // most of it lies between what calls read and what they write
+	permits   semaphore.Semaphore
 	abandoned atomic.Int64 // runs whose caller has left
-	peak      rolling.Peak
 }
 
 func (b *bulkhead) init(isolation Isolation, bd *bounds) {
-	b.permits = semaphore.New(bd.limit)
+	b.permits.Init(bd.limit)
 	b.isolation = isolation
 	b.bounds.Store(bd)
 	b.peak.Init(bd.window)
@@ -96,7 +95,7 @@ func (b *bulkhead) read(now mono.Time) Bulkhead {
 // wait is for a call that found no permit at c.now: it waits for one in order of
 // arrival, for at most MaxWait and no longer than the call may take, or is settled
 // as refused.
-func (c *call) wait(ctx context.Context, b *bulkhead) error {
+func (c *call) wait(b *bulkhead) error {
 	bd := b.bounds.Load()
 	c.submit(c.now)
 	turn := make(chan bool, 1)
@@ -106,22 +105,22 @@ func (c *call) wait(ctx context.Context, b *bulkhead) error {
 	case semaphore.Granted:
 		granted = true
 	case semaphore.Full:
-		return c.reject(ctx)
+		return c.reject()
 	case semaphore.Queued:
 		c.cmd.waiting.Add(1)
-		granted = c.queued(ctx, b, &w, turn, bd.maxWait)
+		granted = c.queued(b, &w, turn, bd.maxWait)
 		c.cmd.waiting.Add(-1)
 	}
 	c.now = c.cmd.clock.Now()
-	switch err := ctx.Err(); {
+	switch err := c.caller.Err(); {
 	case err != nil: // first, as on arrival; what it was granted goes on to the next
 		c.returnUnused(b, granted)
-		return c.refuse(ctx, OutcomeGaveUp, err)
+		return c.refuse(OutcomeGaveUp, err)
 	case c.now >= c.deadline:
 		c.returnUnused(b, granted)
-		return c.refuse(ctx, OutcomeRejected, c.cmd.rejectedLate)
+		return c.refuse(OutcomeRejected, c.cmd.rejectedLate)
 	case !granted:
-		return c.reject(ctx)
+		return c.reject()
 	}
 	asked := false
 	defer func() {
@@ -133,21 +132,21 @@ func (c *call) wait(ctx context.Context, b *bulkhead) error {
 	asked = true
 	if shut != nil {
 		b.release(c.now)
-		return c.refuse(ctx, shut.outcome, shut.err)
+		return c.refuse(shut.outcome, shut.err)
 	}
 	c.begin(c.now)
 	return nil
 }
 
 // queued waits for the call's turn, and tells whether that brought a permit.
-func (c *call) queued(ctx context.Context, b *bulkhead, w *semaphore.Waiter, turn <-chan bool, maxWait time.Duration) bool {
+func (c *call) queued(b *bulkhead, w *semaphore.Waiter, turn <-chan bool, maxWait time.Duration) bool {
 	timer := time.NewTimer(min(maxWait, c.deadline.Sub(c.now)))
 	defer timer.Stop()
 	select {
 	case granted := <-turn:
 		return granted
 	case <-timer.C:
-	case <-ctx.Done():
+	case <-c.caller.Done():
 	}
 	if b.permits.Withdraw(w) {
 		return false
@@ -163,11 +162,11 @@ func (c *call) returnUnused(b *bulkhead, granted bool) {
 
 // reject settles the call as rejected, or as shut down if that is why nobody is
 // let in any more.
-func (c *call) reject(ctx context.Context) error {
+func (c *call) reject() error {
 	if shut := c.cmd.circuit.shutDown(); shut != nil {
-		return c.refuse(ctx, shut.outcome, shut.err)
+		return c.refuse(shut.outcome, shut.err)
 	}
-	return c.refuse(ctx, OutcomeRejected, c.cmd.rejected)
+	return c.refuse(OutcomeRejected, c.cmd.rejected)
 }
 
 // askAgain asks the circuit once more for a call that waited, if the era changed

@@ -14,10 +14,9 @@ import (
 // dependency did, End that the work is over; the first of each counts. Its methods
 // may be used concurrently. It has no usable zero value.
 type Call struct {
-	call   call
-	caller context.Context
-	over   *deadline.Movable
-	began  *cell // where it is counted as running
+	call  call
+	over  *deadline.Movable
+	began *cell // where it is counted as running
 
 	settled, ended atomic.Bool
 
@@ -36,10 +35,11 @@ type Call struct {
 func (c *Command) Begin(ctx context.Context) (*Call, error) {
 	must(ctx != nil && c != nil)
 	first := call{begun: true}
-	if err := first.admit(ctx, c); err != nil {
+	first.of(ctx, c)
+	if err := first.admit(); err != nil {
 		return nil, err
 	}
-	cl := &Call{call: first, caller: ctx, over: deadline.NewMovable(ctx), began: first.cell}
+	cl := &Call{call: first, over: deadline.NewMovable(ctx), began: first.cell}
 	if first.deadline != mono.Never {
 		cl.mu.Lock()
 		cl.timer = time.AfterFunc(first.deadline.Sub(first.now), cl.expire)
@@ -101,7 +101,7 @@ func (c *Call) Settle(err error) (verdict error) {
 	}()
 	now := c.call.cmd.clock.Now()
 	var end ending
-	c.call.verdict(c.caller, c.over, now, err, &end)
+	c.call.verdict(c.over, now, err, &end)
 	judged = true
 	c.bookAt(now, end)
 	return end.err
@@ -139,18 +139,18 @@ func (c *Call) End() {
 	unsettled := c.settled.CompareAndSwap(false, true)
 	if unsettled {
 		c.lift()
-		now, late := c.call.cmd.clock.Now(), false
-		if end, late = c.call.late(c.caller, c.over, now, nil); !late {
+		now := c.call.cmd.clock.Now()
+		if !c.call.late(c.over, now, nil, &end) {
 			end = ending{outcome: OutcomePanic, cause: errPanicked}
 		}
-		c.call.book(now, &end, false)
+		c.call.book(now, &end)
 	}
 	c.over.Finish()
 	now := c.call.cmd.clock.Now()
 	c.call.cmd.metrics.end(c.began, now)
 	c.call.cmd.dependency.bulkhead.release(now)
 	if unsettled {
-		c.call.told(c.caller, &end) // when the permit is back
+		c.call.told(&end) // when the permit is back
 	}
 }
 
@@ -175,6 +175,6 @@ func (c *Call) expire() {
 }
 
 func (c *Call) bookAt(now mono.Time, end ending) {
-	c.call.book(now, &end, false) // the run goes on to End
-	c.call.told(c.caller, &end)
+	c.call.book(now, &end) // the run goes on to End
+	c.call.told(&end)
 }

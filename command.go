@@ -65,15 +65,16 @@ type Command struct {
 func Do[T any](ctx context.Context, cmd *Command, run func(context.Context) (T, error), fallbacks ...Fallback[T]) (T, error) {
 	must(ctx != nil && cmd != nil && run != nil)
 	c := call{given: given(fallbacks)}
+	c.of(ctx, cmd)
 	var v T
-	err := c.admit(ctx, cmd)
+	err := c.admit()
 	if err == nil {
-		v, err = perform(ctx, &c, task[struct{}, T]{run: run})
+		v, err = perform(&c, task[struct{}, T]{run: run})
 	}
 	if !c.asks {
 		return v, err
 	}
-	return answer(ctx, &c, v, err, len(fallbacks), func(i int, ctx context.Context, cause error) (T, error, bool) {
+	return answer(&c, v, err, len(fallbacks), func(i int, ctx context.Context, cause error) (T, error, bool) {
 		if fallbacks[i] == nil {
 			return v, nil, false
 		}
@@ -86,17 +87,18 @@ func Do[T any](ctx context.Context, cmd *Command, run func(context.Context) (T, 
 func (c *Command) Run(ctx context.Context, run func(context.Context) error, fallbacks ...func(ctx context.Context, cause error) error) error {
 	must(ctx != nil && c != nil && run != nil)
 	cl := call{}
+	cl.of(ctx, c)
 	for _, f := range fallbacks {
 		cl.given = cl.given || f != nil
 	}
-	err := cl.admit(ctx, c)
+	err := cl.admit()
 	if err == nil {
-		_, err = perform(ctx, &cl, task[func(context.Context) error, struct{}]{in: run, bound: withoutResult})
+		_, err = perform(&cl, task[func(context.Context) error, struct{}]{in: run, bound: withoutResult})
 	}
 	if !cl.asks {
 		return err
 	}
-	_, err = answer(ctx, &cl, struct{}{}, err, len(fallbacks), func(i int, ctx context.Context, cause error) (v struct{}, err error, asked bool) {
+	_, err = answer(&cl, struct{}{}, err, len(fallbacks), func(i int, ctx context.Context, cause error) (v struct{}, err error, asked bool) {
 		if fallbacks[i] == nil {
 			return v, nil, false
 		}
@@ -133,14 +135,22 @@ func must(made bool) {
 
 // perform is the middle of the pipeline, from the permit to the books: it runs a
 // call that was admitted, settles it, and leaves in c what it came to.
-func perform[In, T any](ctx context.Context, c *call, t task[In, T]) (v T, err error) {
+func perform[In, T any](c *call, t task[In, T]) (v T, err error) {
 	if c.cmd.dependency.bulkhead.isolation == PoolIsolation {
-		return performInPool(ctx, c, t)
+		return performInPool(c, t)
 	}
 	// 4. The dependency, under the deadline. Permit, token and a run begun are ours,
 	// and go back in settle, whatever run does.
-	within, over := c.context(ctx)
-	defer c.unwind(ctx, over, &err)
+	within, over := c.context()
+	defer func() {
+		if !c.returned {
+			var r any // nil: Goexit, which nothing stops
+			if c.set.recoverPanics {
+				r = recover()
+			}
+			err = c.unwind(over, r)
+		}
+	}()
 	switch {
 	case c.inject != nil:
 		v, err = runInjected(c, &t, within)
@@ -151,29 +161,26 @@ func perform[In, T any](ctx context.Context, c *call, t task[In, T]) (v T, err e
 	}
 	// 5. The verdict, and the books.
 	now := c.cmd.clock.Now()
-	end := ending{outcome: OutcomeSuccess}
-	if err != nil || now > c.deadline {
-		c.verdict(ctx, over, now, err, &end)
+	var end ending
+	if err == nil && now <= c.deadline {
+		end.outcome = OutcomeSuccess
+	} else {
+		c.verdict(over, now, err, &end)
 	}
 	c.returned = true
-	c.settle(ctx, now, &end, over)
+	c.settle(now, &end, over)
 	return v, end.err
 }
 
-// unwind settles a call whose run or Classify did not return. Under RecoverPanics
-// it makes a panic err; otherwise that goes on up, with its own stack.
-func (c *call) unwind(ctx context.Context, over *deadline.Context, err *error) {
-	if c.returned {
-		return
-	}
+// unwind settles a call whose run or Classify did not return, and returns its error:
+// what was recovered, nil if that goes on up, with its own stack.
+func (c *call) unwind(over *deadline.Context, recovered any) error {
 	end := ending{outcome: OutcomePanic, cause: errPanicked}
-	if c.set.recoverPanics {
-		if r := recover(); r != nil { // nil: Goexit, which nothing stops
-			end = panicked(r)
-			*err = end.err
-		}
+	if recovered != nil {
+		end = panicked(recovered)
 	}
-	c.settle(ctx, c.cmd.clock.Now(), &end, over)
+	c.settle(c.cmd.clock.Now(), &end, over)
+	return end.err
 }
 
 // panicked is how a run ended whose panic was recovered, or nil for Goexit.
@@ -194,6 +201,7 @@ func runInjected[In, T any](c *call, t *task[In, T], ctx context.Context) (v T, 
 // A call is the state of one call from its admission to its answer. It belongs to
 // one goroutine at a time.
 type call struct {
+	caller context.Context // its caller's own
 	cmd    *Command
 	set    *settings // loaded once: a reconfiguration never splits a call in two
 	cell   *cell     // where it is counted
@@ -210,22 +218,28 @@ type call struct {
 	outcome  Outcome
 	given    bool // fallbacks were given
 	asks     bool // the outcome wants them, and there are some to ask: its total is counted after them
+	missing  bool // the outcome wants them, and there are none
+	overran  bool // too long after the deadline
 	begun    bool // by Begin: asks for none, and none is missing
 	left     bool // by its caller: whether it overran is not known before run ends
 }
 
-// admit is the beginning of the pipeline, up to the permit: it loads the settings
-// and asks circuit and bulkhead. An error is the call's, settled. In a pool the
-// permit is left to the job.
-func (c *call) admit(ctx context.Context, cmd *Command) error {
+// of says whose call c is, and loads the settings.
+func (c *call) of(caller context.Context, cmd *Command) {
+	c.caller, c.cmd, c.set = caller, cmd, cmd.settings.Load()
+}
+
+// admit is the beginning of the pipeline, up to the permit: it asks circuit and
+// bulkhead. An error is the call's, settled. In a pool the permit is left to the job.
+func (c *call) admit() error {
 	// 1. Is there anybody to answer to?
-	c.cmd, c.set = cmd, cmd.settings.Load()
-	if err := ctx.Err(); err != nil {
+	cmd := c.cmd
+	if err := c.caller.Err(); err != nil {
 		if cmd.circuit.era.Load().kind == eraRetired {
-			return c.admit(ctx, cmd.keyed.Command(cmd.key))
+			return c.admitAnew()
 		}
 		c.now = cmd.clock.Now()
-		return c.refuse(ctx, OutcomeGaveUp, err)
+		return c.refuse(OutcomeGaveUp, err)
 	}
 	// 2. Is the dependency worth calling?
 	e, simple := cmd.circuit.present()
@@ -240,9 +254,9 @@ func (c *call) admit(ctx context.Context, cmd *Command) error {
 		switch shut {
 		case nil:
 		case retired:
-			return c.admit(ctx, cmd.keyed.Command(cmd.key))
+			return c.admitAnew()
 		default:
-			return c.refuse(ctx, shut.outcome, shut.err)
+			return c.refuse(shut.outcome, shut.err)
 		}
 	}
 	// 3. Is there room for one more?
@@ -253,14 +267,22 @@ func (c *call) admit(ctx context.Context, cmd *Command) error {
 	if !b.permits.TryAcquire() {
 		c.now = cmd.clock.Now()
 		if b.bounds.Load().maxWait > 0 || cmd.circuit.shutDown() != nil {
-			return c.wait(ctx, b)
+			return c.wait(b)
 		}
-		return c.refuse(ctx, OutcomeRejected, cmd.rejected)
+		return c.refuse(OutcomeRejected, cmd.rejected)
 	}
 	now := cmd.clock.Now()
 	c.submit(now)
-	c.now, c.started, c.cell = now, now, cmd.metrics.begin()
+	c.begin(now)
 	return nil
+}
+
+// admitAnew admits a call whose command made way for another key, under that key's
+// present command.
+func (c *call) admitAnew() error {
+	c.cmd = c.cmd.keyed.Command(c.cmd.key)
+	c.set = c.cmd.settings.Load()
+	return c.admit()
 }
 
 // submit starts the command's time.
@@ -274,16 +296,17 @@ func (c *call) submit(now mono.Time) {
 // begin is the start of run: the permit is there.
 func (c *call) begin(now mono.Time) {
 	c.now, c.started = now, now
-	c.cell = c.cmd.metrics.begin()
+	c.cell = c.cmd.metrics.cell()
+	c.cell.begun.Add(1)
 }
 
 // context is what run is called with: one that ends at the deadline, or the
 // caller's own.
-func (c *call) context(ctx context.Context) (context.Context, *deadline.Context) {
+func (c *call) context() (context.Context, *deadline.Context) {
 	if c.deadline == mono.Never {
-		return ctx, nil
+		return c.caller, nil
 	}
-	over := deadline.New(ctx, c.cmd.clock, c.deadline)
+	over := deadline.New(c.caller, c.cmd.clock, c.deadline)
 	return over, over
 }
 
@@ -304,41 +327,40 @@ type ending struct {
 // verdict decides on a run that returned err at now, and fills in the ending;
 // semantics.md, section 2. over is run's context; it is not asked if that was the
 // caller's own.
-func (c *call) verdict(ctx context.Context, over watcher, now mono.Time, err error, end *ending) {
+func (c *call) verdict(over watcher, now mono.Time, err error, end *ending) {
 	switch {
-	case err != nil:
-		*end = c.failed(ctx, over, now, err)
-	case now <= c.deadline:
+	case err == nil && now <= c.deadline:
 		end.outcome = OutcomeSuccess
-	default: // the value is there and is delivered
+	case err == nil: // the value is there and is delivered
 		end.outcome, end.cause = OutcomeTimeout, ErrTimeout
+	case c.inject != nil && c.injected(err, end):
+	case c.late(over, now, err, end):
+	default:
+		c.classify(err, end)
 	}
 }
 
-// failed is the verdict on a run that returned an error.
-func (c *call) failed(ctx context.Context, over watcher, now mono.Time, err error) ending {
-	if c.inject != nil {
-		//nolint:errorlint // these stand for themselves; wrapped, they are another command's
-		switch err {
-		case ErrOpen:
-			return ending{outcome: OutcomeShortCircuited, err: c.error(ErrOpen, nil)}
-		case ErrRejected:
-			return ending{outcome: OutcomeRejected, err: c.cmd.rejected}
-		case ErrTimeout:
-			return ending{outcome: OutcomeTimeout, err: c.error(ErrTimeout, nil), cause: ErrTimeout}
-		}
+// injected is the verdict on an error of an override's that stands for an outcome.
+func (c *call) injected(err error, end *ending) bool {
+	//nolint:errorlint // these stand for themselves; wrapped, they are another command's
+	switch err {
+	case ErrOpen:
+		end.outcome, end.err = OutcomeShortCircuited, c.error(ErrOpen, nil)
+	case ErrRejected:
+		end.outcome, end.err = OutcomeRejected, c.cmd.rejected
+	case ErrTimeout:
+		end.outcome, end.err, end.cause = OutcomeTimeout, c.error(ErrTimeout, nil), ErrTimeout
+	default:
+		return false
 	}
-	if end, late := c.late(ctx, over, now, err); late {
-		return end
-	}
-	return c.classified(err)
+	return true
 }
 
 // late is rows 4 and 5: a call that ended with an error after its caller, or its
 // deadline, did. err is run's, nil if it has none.
-func (c *call) late(ctx context.Context, over watcher, now mono.Time, err error) (end ending, late bool) {
-	if o, gone := c.callerLeft(ctx, over, now); gone {
-		end = ending{outcome: o, err: ctx.Err()}
+func (c *call) late(over watcher, now mono.Time, err error, end *ending) bool {
+	if o, gone := c.callerLeft(over, now); gone {
+		end.outcome, end.err = o, c.caller.Err()
 		if end.err == nil { // its deadline passed, and its timer is late
 			end.err = context.DeadlineExceeded
 		}
@@ -346,21 +368,21 @@ func (c *call) late(ctx context.Context, over watcher, now mono.Time, err error)
 			end.err = unmark(err)
 		}
 		end.cause = end.err
-		return end, true
+		return true
 	}
 	if now < c.deadline {
-		return ending{}, false
+		return false
 	}
-	end = ending{outcome: OutcomeTimeout, err: c.error(ErrTimeout, unmark(err)), cause: err}
+	end.outcome, end.err, end.cause = OutcomeTimeout, c.error(ErrTimeout, unmark(err)), err
 	if err == nil {
 		end.cause = ErrTimeout
 	}
-	return end, true
+	return true
 }
 
-// classified is the verdict on a run that failed in time: its mark's, or Classify's.
-func (c *call) classified(err error) ending {
-	end := ending{outcome: OutcomeFailure, err: unmark(err), cause: err}
+// classify is the verdict on a run that failed in time: its mark's, or Classify's.
+func (c *call) classify(err error, end *ending) {
+	end.outcome, end.err, end.cause = OutcomeFailure, unmark(err), err
 	var v Verdict
 	if m := markOf(err); m != nil {
 		v = m.verdict
@@ -374,7 +396,6 @@ func (c *call) classified(err error) ending {
 	case Ignored:
 		end.outcome = OutcomeIgnored
 	}
-	return end
 }
 
 // hintOf is the outermost hint in a chain of marks that say Failure.
@@ -389,14 +410,14 @@ func hintOf(m *marked) time.Duration {
 
 // callerLeft tells whether the caller's own context ended before the command's
 // deadline and not after now, and how (row 4; S10).
-func (c *call) callerLeft(ctx context.Context, over watcher, now mono.Time) (Outcome, bool) {
-	err := ctx.Err()
+func (c *call) callerLeft(over watcher, now mono.Time) (Outcome, bool) {
+	err := c.caller.Err()
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		// A cancel leaves no time behind. It was first if the deadline has not passed,
 		// or if run was watching and saw it come.
 		return OutcomeCanceled, now < c.deadline || over.ByParent()
 	}
-	if at, ok := ctx.Deadline(); ok {
+	if at, ok := c.caller.Deadline(); ok {
 		d := c.cmd.clock.Of(at)
 		if err == nil || d <= now {
 			return OutcomeCallerDeadline, d <= now && d < c.deadline // at a tie the dependency had all its time
@@ -419,44 +440,40 @@ func (c *call) error(reason, cause error) *Error {
 // settle is the accounting of a call whose run is over: statistics, circuit,
 // permit, observers, in this order, so that the next waiter sees the news and the
 // call is counted when its caller hears of it.
-func (c *call) settle(ctx context.Context, now mono.Time, end *ending, over *deadline.Context) {
+func (c *call) settle(now mono.Time, end *ending, over *deadline.Context) {
 	if over != nil {
 		over.Finish()
 	}
-	c.book(now, end, true)
 	b := &c.cmd.dependency.bulkhead
+	c.book(now, end)
 	b.peak.Note(now, b.permits.Release())
-	c.told(ctx, end)
+	c.told(end)
 }
 
-// book is settle's statistics and circuit. over says that the run is: it may go on
-// where its caller has left.
-func (c *call) book(now mono.Time, end *ending, over bool) {
+// book is settle's statistics and circuit.
+func (c *call) book(now mono.Time, end *ending) {
 	c.now, c.outcome = now, end.outcome
 	if !end.outcome.executed() { // injected: counted as if it had been refused
-		if over {
+		if !c.goesOn() {
 			c.cmd.metrics.end(c.cell, now)
 		}
-		_ = c.refuse(nil, end.outcome, end.err) //nolint:staticcheck // nobody is told yet
+		c.bookRefusal(c.refusal(end.outcome), end.err)
 		return
 	}
 	run := time.Duration(now - c.started)
 	slow := c.set.rules.slowCall > 0 && run > c.set.rules.slowCall
-	if end.outcome == OutcomeSuccess {
-		c.cell = c.cmd.metrics.executed(c, run, over, false, false)
-		if e := c.token.era; c.token.plain() && !slow {
-			e.window.Add(now, false, false)
-			if !e.calm() {
-				c.cmd.circuit.calm(e, &judgement{now: now, set: c.set})
-			}
-			return
+	if e := c.token.era; end.outcome == OutcomeSuccess && c.token.plain() && !slow {
+		c.cell = c.cmd.metrics.executed(c, run)
+		e.window.Add(now, false, false)
+		if !e.calm() {
+			c.cmd.circuit.calm(e, &judgement{now: now, set: c.set})
 		}
-		c.cmd.circuit.record(c, good, slow, end)
 		return
 	}
 	wants := !c.begun && wantsFallback(end, c.set.recoverPanics)
 	c.asks = wants && c.canAsk()
-	c.cell = c.cmd.metrics.executed(c, run, over, wants && !c.asks, c.overran(now, end))
+	c.missing, c.overran = wants && !c.asks, c.overdue(now, end)
+	c.cell = c.cmd.metrics.executed(c, run)
 	c.cmd.circuit.record(c, c.healthOf(end.outcome), slow, end)
 }
 
@@ -476,8 +493,12 @@ func wantsFallback(end *ending, recovered bool) bool {
 	return false
 }
 
-// overran: it answered after all, or took a tenth longer than it might.
-func (c *call) overran(now mono.Time, end *ending) bool {
+// goesOn tells whether run may go on after the books: its caller has left, or a
+// Call's End is still to come.
+func (c *call) goesOn() bool { return c.begun || c.left }
+
+// overdue: it answered after all, or took a tenth longer than it might.
+func (c *call) overdue(now mono.Time, end *ending) bool {
 	if c.left || now <= c.deadline {
 		return false
 	}
@@ -500,13 +521,13 @@ func (c *call) healthOf(o Outcome) health {
 }
 
 // told tells the observers, if there are any, of a call that has its outcome.
-func (c *call) told(ctx context.Context, end *ending) {
+func (c *call) told(end *ending) {
 	if c.cmd.registry.observers.Load() != nil {
-		c.tell(ctx, end)
+		c.tell(end)
 	}
 }
 
-func (c *call) tell(ctx context.Context, end *ending) {
+func (c *call) tell(end *ending) {
 	c.cmd.waiting.Add(1) // however slow observers are, the call goes on
 	told := false
 	defer func() {
@@ -521,13 +542,13 @@ func (c *call) tell(ctx context.Context, end *ending) {
 	if e.Err == nil {
 		e.Err = end.cause
 	}
-	overran := c.outcome.executed() && c.overran(c.now, end)
+	overran := c.overran
 	c.cmd.observe(func(o *Observer) {
 		if o.Call != nil {
-			o.Call(ctx, e)
+			o.Call(c.caller, e)
 		}
 		if overran && o.Overrun != nil {
-			o.Overrun(ctx, e)
+			o.Overrun(c.caller, e)
 		}
 	})
 	told = true
@@ -548,27 +569,39 @@ func (c *call) event(err error) CallEvent {
 }
 
 // refuse settles a call whose run never began, at c.now, and returns its error.
-// Without ctx it leaves it to others to tell observers.
-func (c *call) refuse(ctx context.Context, o Outcome, err error) error {
-	c.outcome = o
-	what := event(o)
-	switch {
-	case o == OutcomeGaveUp || c.begun:
-	case c.canAsk():
-		c.asks = true
-	default:
-		what += eventBareRejected - event(OutcomeRejected)
+func (c *call) refuse(o Outcome, err error) error {
+	what := c.refusal(o)
+	// Mostly there is nothing to do but to count it, in the only cell. With the rest out
+	// of the way that spares 1.3 of 46 ns (BenchmarkOpen, BenchmarkFull).
+	m := &c.cmd.metrics
+	if c.token.lease == nil && !c.set.countRejections && c.cmd.registry.observers.Load() == nil && m.more.Load() == nil && m.base.tally(what, c.now) {
+		c.cell = &m.base
+		return err
 	}
-	if c.cell = c.cmd.metrics.cell(); !c.cell.tally(what, c.now) {
-		c.cell = c.cmd.metrics.count(what, c.now)
-	}
+	c.bookRefusal(what, err)
+	c.told(&ending{outcome: o, err: err})
+	return err
+}
+
+// bookRefusal is refuse's statistics and circuit.
+func (c *call) bookRefusal(what event, err error) {
+	c.cell = c.cmd.metrics.count(what, c.now)
 	if c.token.lease != nil || c.set.countRejections {
 		c.returnToken(err)
 	}
-	if ctx != nil && c.cmd.registry.observers.Load() != nil {
-		c.tell(ctx, &ending{outcome: o, err: err})
+}
+
+// refusal is what a refusal counts as; a call with fallbacks asks them.
+func (c *call) refusal(o Outcome) event {
+	c.outcome = o
+	if o == OutcomeGaveUp || c.begun {
+		return event(o)
 	}
-	return err
+	if c.canAsk() {
+		c.asks = true
+		return event(o)
+	}
+	return event(o) + (eventBareRejected - event(OutcomeRejected))
 }
 
 // returnToken spends the token of a refused call: it says nothing about the

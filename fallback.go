@@ -81,28 +81,28 @@ func given[T any](fallbacks []Fallback[T]) bool {
 
 // answer asks the fallbacks of a call that ended with v and cause, in order, for
 // the first that has an answer. ask calls the i-th of n, or tells that there is none.
-func answer[T any](ctx context.Context, c *call, v T, cause error, n int, ask func(i int, ctx context.Context, cause error) (v T, err error, asked bool)) (T, error) {
+func answer[T any](c *call, v T, cause error, n int, ask func(i int, ctx context.Context, cause error) (v T, err error, asked bool)) (T, error) {
 	if !c.cmd.fallbacks.take(c.set.maxFallbacks) {
-		c.answered(ctx, eventFallbackRejected, ErrFallbackRejected)
+		c.answered(eventFallbackRejected, ErrFallbackRejected)
 		return v, c.unanswered(cause, ErrFallbackRejected)
 	}
 	returned := false
 	defer func() {
 		if !returned { // a panic or Goexit, which goes on up
 			c.cmd.fallbacks.putBack()
-			c.answered(ctx, eventFallbackFailure, nil)
+			c.answered(eventFallbackFailure, nil)
 		}
 	}()
 	var failures []error
 	for i := range n {
-		answer, err, asked := ask(i, ctx, cause)
+		answer, err, asked := ask(i, c.caller, cause)
 		switch {
 		case !asked:
 			continue
 		case err == nil:
 			returned = true
 			c.cmd.fallbacks.putBack()
-			c.answered(ctx, eventFallbackSuccess, nil)
+			c.answered(eventFallbackSuccess, nil)
 			return answer, nil
 		default:
 			failures = append(failures, err)
@@ -114,12 +114,12 @@ func answer[T any](ctx context.Context, c *call, v T, cause error, n int, ask fu
 	if len(failures) > 1 {
 		failure = errors.Join(failures...)
 	}
-	c.answered(ctx, eventFallbackFailure, failure)
+	c.answered(eventFallbackFailure, failure)
 	return v, c.unanswered(cause, failure)
 }
 
 // answered counts how the fallbacks ended and tells observers.
-func (c *call) answered(ctx context.Context, what event, err error) {
+func (c *call) answered(what event, err error) {
 	now := c.cmd.clock.Now()
 	c.cmd.metrics.add(c.cell, now, what, c.outcome.executed(), now.Sub(c.submitted))
 	if c.cmd.registry.observers.Load() == nil {
@@ -141,7 +141,7 @@ func (c *call) answered(ctx context.Context, what event, err error) {
 	e.Call = now.Sub(since)
 	c.cmd.observe(func(o *Observer) {
 		if o.Fallback != nil {
-			o.Fallback(ctx, e)
+			o.Fallback(c.caller, e)
 		}
 	})
 }

@@ -256,13 +256,6 @@ func (m *metrics) cells(yield func(*cell) bool) {
 	}
 }
 
-// begin counts a run that begins, and returns the cell that it is to end in.
-func (m *metrics) begin() *cell {
-	c := m.cell()
-	c.begun.Add(1)
-	return c
-}
-
 // end counts a run that is over, without an outcome.
 func (m *metrics) end(c *cell, now mono.Time) {
 	c.mu.Lock()
@@ -398,7 +391,7 @@ func (m *metrics) lock(c *cell) *cell {
 
 // executed counts the outcome of a call, with its latency, and its run as ended if
 // that is over; in its cell or one near it, and returns which.
-func (m *metrics) executed(call *call, run time.Duration, over, missing, overran bool) *cell {
+func (m *metrics) executed(call *call, run time.Duration) *cell {
 	c := call.cell
 	if !c.mu.TryLock() {
 		c = m.lock(c)
@@ -406,14 +399,14 @@ func (m *metrics) executed(call *call, run time.Duration, over, missing, overran
 	if w := c.window.Load(); w == nil || !w.ring.Holds(call.now) {
 		m.rollLocked(c, call.now)
 	}
-	if over {
+	if !call.goesOn() {
 		m.endLocked(c)
 	}
 	c.held[call.outcome]++
-	if missing {
+	if call.missing {
 		c.held[eventFallbackMissing-frees]++
 	}
-	if overran {
+	if call.overran {
 		c.held[eventOverran-frees]++
 	}
 	l := c.latency

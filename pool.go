@@ -1,7 +1,6 @@
 package firebreak
 
 import (
-	"context"
 	"sync/atomic"
 	"time"
 
@@ -50,7 +49,6 @@ func work(r runner) {
 // A job is one call in a pool, shared by its caller and its worker.
 type job[In, T any] struct {
 	state  jobState
-	caller context.Context
 	over   deadline.Context // of run, unless Timeout is Off
 	task   task[In, T]
 	waiter semaphore.Waiter
@@ -66,18 +64,18 @@ type job[In, T any] struct {
 }
 
 // performInPool is perform under pool isolation, from the permit on.
-func performInPool[In, T any](ctx context.Context, c *call, t task[In, T]) (v T, err error) {
+func performInPool[In, T any](c *call, t task[In, T]) (v T, err error) {
 	b := &c.cmd.dependency.bulkhead
 	c.now = c.cmd.clock.Now()
 	c.submit(c.now)
 	free := b.permits.TryAcquire()
 	room := b.bounds.Load().queue
 	if !free && b.permits.Queued() >= room {
-		return v, c.reject(ctx)
+		return v, c.reject()
 	}
-	j := &job[In, T]{caller: ctx, task: t, call: *c, wake: make(chan bool, 2)}
+	j := &job[In, T]{task: t, call: *c, wake: make(chan bool, 2)}
 	if c.deadline != mono.Never {
-		j.over.Init(ctx, c.cmd.clock, c.deadline)
+		j.over.Init(c.caller, c.cmd.clock, c.deadline)
 	}
 	if !free {
 		j.waiter.Turn, j.waiter.Job, j.queued = j.turn, j, true
@@ -88,7 +86,7 @@ func performInPool[In, T any](ctx context.Context, c *call, t task[In, T]) (v T,
 			free, j.queued = true, false
 		case semaphore.Full, semaphore.Closed:
 			c.cmd.waiting.Add(-1)
-			return v, c.reject(ctx)
+			return v, c.reject()
 		}
 	}
 	if free {
@@ -117,7 +115,7 @@ func (j *job[In, T]) wait(c *call) (v T, err error) {
 		timer := time.AfterFunc(c.deadline.Sub(c.now), j.expire)
 		defer timer.Stop()
 	}
-	left := j.caller.Done()
+	left := c.caller.Done()
 	for {
 		select {
 		case over := <-j.wake:
@@ -140,9 +138,9 @@ func (j *job[In, T]) expire() { j.wake <- false }
 func (j *job[In, T]) result(c *call) (v T, err error) {
 	*c = j.call
 	if j.state.is(jobDropped) {
-		return v, c.refuse(j.caller, j.end.outcome, j.end.err)
+		return v, c.refuse(j.end.outcome, j.end.err)
 	}
-	c.told(j.caller, &j.end)
+	c.told(&j.end)
 	return j.v, j.end.err
 }
 
@@ -155,13 +153,13 @@ func (j *job[In, T]) leave(c *call) (err error, gone bool) {
 		b.permits.Withdraw(&j.waiter)
 		c.cmd.waiting.Add(-1)
 		c.now = now
-		if err := j.caller.Err(); err != nil {
-			return c.refuse(j.caller, OutcomeGaveUp, err), true
+		if err := c.caller.Err(); err != nil {
+			return c.refuse(OutcomeGaveUp, err), true
 		}
-		return c.refuse(j.caller, OutcomeRejected, c.cmd.rejectedLate), true
+		return c.refuse(OutcomeRejected, c.cmd.rejectedLate), true
 	}
-	end, late := c.late(j.caller, &j.over, now, nil)
-	if !late {
+	var end ending
+	if !c.late(&j.over, now, nil, &end) {
 		return nil, false
 	}
 	j.leftAs = end.outcome
@@ -173,8 +171,8 @@ func (j *job[In, T]) leave(c *call) (err error, gone bool) {
 	// What the worker wrote before run began. It goes on with the rest of its call.
 	c.token, c.cell, c.started = j.call.token, j.call.cell, j.call.started
 	c.left = true
-	c.book(now, &end, false)
-	c.told(j.caller, &end)
+	c.book(now, &end)
+	c.told(&end)
 	return end.err, true
 }
 
@@ -183,7 +181,7 @@ func (j *job[In, T]) serve() (next runner) {
 		return j.call.cmd.dependency.bulkhead.pass(j.call.now)
 	}
 	c := &j.call
-	within := j.caller
+	within := c.caller
 	if c.deadline != mono.Never {
 		within = &j.over
 	}
@@ -208,7 +206,7 @@ func (j *job[In, T]) serve() (next runner) {
 	}
 	now := c.cmd.clock.Now()
 	var end ending
-	c.verdict(j.caller, &j.over, now, err, &end)
+	c.verdict(&j.over, now, err, &end)
 	returned = true
 	return j.finish(now, end, v)
 }
@@ -221,7 +219,7 @@ func (j *job[In, T]) start() bool {
 	}
 	c := &j.call
 	c.now = c.cmd.clock.Now()
-	switch err := j.caller.Err(); {
+	switch err := c.caller.Err(); {
 	case err != nil:
 		return j.drop(OutcomeGaveUp, err)
 	case c.now >= c.deadline:
@@ -270,7 +268,7 @@ func (j *job[In, T]) finish(now mono.Time, end ending, v T) (next runner) {
 		return j.finishAlone(now, end)
 	}
 	j.v, j.end = v, end
-	c.book(now, &end, true)
+	c.book(now, &end)
 	next = b.pass(now)
 	j.wake <- true
 	return next
@@ -280,7 +278,7 @@ func (j *job[In, T]) finish(now mono.Time, end ending, v T) (next runner) {
 // no sample, no value.
 func (j *job[In, T]) finishAlone(now mono.Time, end ending) (next runner) {
 	c, b := &j.call, &j.call.cmd.dependency.bulkhead
-	overran := c.overran(now, &end)
+	overran := c.overdue(now, &end)
 	c.cmd.metrics.end(c.cell, now)
 	if overran {
 		c.cmd.metrics.add(c.cell, now, eventOverran, false, 0)
@@ -299,7 +297,7 @@ func (j *job[In, T]) finishAlone(now mono.Time, end ending) (next runner) {
 	}
 	c.cmd.observe(func(o *Observer) {
 		if o.Overrun != nil {
-			o.Overrun(j.caller, e)
+			o.Overrun(c.caller, e)
 		}
 	})
 	return nil

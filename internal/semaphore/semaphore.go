@@ -35,8 +35,13 @@ type Semaphore struct {
 // New makes a semaphore with limit permits, at least one.
 func New(limit int) *Semaphore {
 	s := new(Semaphore)
-	s.word.bits.Store(uint64(state(0).limitedTo(limit)))
+	s.Init(limit)
 	return s
+}
+
+// Init makes a zero Semaphore what [New] returns.
+func (s *Semaphore) Init(limit int) {
+	s.word.bits.Store(uint64(state(0).limitedTo(limit)))
 }
 
 // TryAcquire takes a permit if one is free. It says no if none is, if somebody
@@ -44,16 +49,14 @@ func New(limit int) *Semaphore {
 func (s *Semaphore) TryAcquire() bool {
 	for {
 		st := s.word.load()
-		if st.mode() == spread {
-			return s.cells.take() || s.restock()
-		}
-		if st.mode() != plain || st.free() <= 0 {
+		switch {
+		case st.mode() != plain:
+			return st.mode() == spread && (s.cells.take() || s.restock())
+		case st.free() <= 0:
 			return false
-		}
-		if s.word.swap(st, st.plus(1)) {
+		case s.word.swap(st, st.plus(1)):
 			return true
-		}
-		if st.free() >= spreadFrom {
+		case st.free() >= spreadFrom:
 			s.spread()
 		}
 	}
@@ -117,6 +120,10 @@ func (s *Semaphore) Release() (was int) {
 	if st := s.word.load(); st.mode() == plain && s.word.swap(st, st.minus(1)) {
 		return st.out() // the usual case
 	}
+	return s.release()
+}
+
+func (s *Semaphore) release() (was int) {
 	if was, ok := s.put(); ok {
 		return was
 	}
