@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"sync"
 	"testing"
@@ -703,9 +704,7 @@ func TestInjectInDo(t *testing.T) {
 					run := func(context.Context) (int, error) { ran = true; return 7, nil }
 					var err error
 					want := map[string]uint64{}
-					for k, n := range row.want {
-						want[k] = n
-					}
+					maps.Copy(want, row.want)
 					if given {
 						_, err = firebreak.Do(t.Context(), p.cmd, run, func(_ context.Context, c error) (int, error) { cause = c; return 9, nil })
 						require.NoError(t, err)
