@@ -7,9 +7,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// While it sleeps a process has no processor time of its own making; what other tests
+// left behind, a collector say, may have some. The wall clock would go on in each try.
 func TestProcessorTimeIsNotTheWallClock(t *testing.T) {
-	cpu, thread, wall := processTime(), threadTime(), time.Now()
-	time.Sleep(30 * time.Millisecond)
-	require.Less(t, processTime()-cpu, time.Since(wall)/2)
-	require.Less(t, threadTime()-thread, time.Since(wall)/2)
+	for _, read := range []func() time.Duration{processTime, threadTime} {
+		asleep := func() bool {
+			cpu, wall := read(), time.Now()
+			time.Sleep(30 * time.Millisecond)
+			return read()-cpu < time.Since(wall)/2
+		}
+		require.True(t, asleep() || asleep() || asleep() || asleep() || asleep())
+	}
 }
