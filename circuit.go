@@ -483,32 +483,28 @@ func (c *circuit) judge(e *era, j *judgement) {
 }
 
 // judge returns the rule that trips a window, or whether one lacks nothing but
-// volume. Percentages are compared unrounded (S30).
+// volume.
 func (r *tripRules) judge(sum rolling.Totals, inARow int64) (rule string, lacking bool) {
 	total := sum.Good + sum.Bad
-	for _, p := range [...]struct {
-		rule      string
-		hits      uint64
-		threshold float64
-	}{
-		{ruleErrors, sum.Bad, r.errorPercentage},
-		{ruleSlow, sum.Slow, r.slowPercentage},
-	} {
-		if p.hits == 0 || p.threshold == 0 || 100*float64(p.hits) < p.threshold*float64(total) {
-			continue
-		}
-		if total >= r.volume {
-			return p.rule, false
-		}
-		lacking = true
-	}
-	switch {
+	failing := reached(sum.Bad, total, r.errorPercentage)
+	slow := reached(sum.Slow, total, r.slowPercentage)
+	switch enough := total >= r.volume; {
+	case failing && enough:
+		return ruleErrors, false
+	case slow && enough:
+		return ruleSlow, false
 	case r.consecutiveFailures > 0 && inARow >= r.consecutiveFailures:
 		return ruleConsecutive, false
 	case r.evidence > 0 && sum.Bad > 0 && wilsonLowerBound(sum.Bad, total) >= r.evidence:
 		return ruleEvidence, false
 	}
-	return "", lacking
+	return "", failing || slow
+}
+
+// reached tells whether hits are at least a percentage of total, unrounded (S30). A
+// threshold of 0 is off.
+func reached(hits, total uint64, threshold float64) bool {
+	return hits > 0 && threshold != 0 && 100*float64(hits) >= threshold*float64(total)
 }
 
 // wilsonLowerBound is the least error rate that x failures in n calls leave
@@ -888,11 +884,11 @@ func (l *lastFailure) note(j *judgement) {
 	} else if !l.mu.TryLock() {
 		return // somebody else's is as recent; nobody waits for the sake of a text
 	}
-	defer l.mu.Unlock()
 	l.err = j.err
 	if at := j.notBefore(); at != noHint && (!l.hinted || at > l.hint) {
 		l.hinted, l.hint = true, at
 	}
+	l.mu.Unlock()
 }
 
 func (l *lastFailure) read() (err error, hint mono.Time) { //nolint:staticcheck // the error is the value here

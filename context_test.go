@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +128,83 @@ func TestHomemadeDeadlineThatNobodyKeeps(t *testing.T) {
 		_, err = firebreak.Do(ctx, p.cmd, deaf(time.Second/2, 0, errBoom))
 		require.True(t, err == errBoom)
 		require.Equal(t, map[string]uint64{"CallerDeadline": 1, "Failure": 1, "FallbackMissing": 1}, counted(firebreak.Counts{}, total(p.cmd)))
+	})
+}
+
+// The turn of a call comes when its context says that it is over, though its Done has
+// not been heard yet: it does not run, and the permit goes on to the next.
+func TestATurnThatComesToADeadCallerGoesOn(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		p := newPlace(t, in, roomToWait(in))
+		p.occupy(time.Second)
+		ctx := newHomemadeContext(t, 0)
+		gone := later(func() (int, error) { return firebreak.Do(ctx, p.cmd, succeed, firebreak.Static(9)) })
+		next := later(func() (int, error) { return firebreak.Do(t.Context(), p.neighbour, succeed) })
+		ctx.mu.Lock()
+		ctx.err = context.Canceled
+		ctx.mu.Unlock()
+		require.Equal(t, answer{err: context.Canceled}, gone())
+		require.Equal(t, answer{value: 1}, next())
+		require.Equal(t, map[string]uint64{"GaveUp": 1}, counted(firebreak.Counts{}, total(p.cmd)))
+	})
+}
+
+// The same where its time is over, while its caller is busy: with a context that is
+// slow to hand out its Done.
+func TestATurnThatComesAfterTheDeadlineGoesOn(t *testing.T) {
+	for free, want := range map[time.Duration]string{time.Second - 1: "Success", time.Second: "Rejected", time.Second + 1: "Rejected"} {
+		t.Run(fmt.Sprint(free), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPlace(t, pools, firebreak.Config{MaxConcurrent: 1, QueueSize: 1})
+				p.occupy(free)
+				slow := spiedContext{t.Context(), func(method string) {
+					if method == "Done" {
+						time.Sleep(3 * time.Second)
+					}
+				}}
+				_, err := firebreak.Do(slow, p.cmd, succeed)
+				if want == "Rejected" {
+					ours(firebreak.ErrRejected, context.DeadlineExceeded)(t, err)
+				} else {
+					require.NoError(t, err)
+				}
+				require.Equal(t, uint64(1), counted(firebreak.Counts{}, total(p.cmd))[want])
+			})
+		})
+	}
+}
+
+// A caller leaves while its worker is about to begin: the worker looks again, and
+// finds that there is nobody to run for. Its place as a probe is the next call's.
+func TestACallerThatLeavesAsItsTurnComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(t, pools, firebreak.Config{MaxConcurrent: 2, QueueSize: 2, ConsecutiveFailures: 1, SleepWindow: time.Second / 4})
+		p.occupy(time.Second / 2)
+		ctx := t.Context()
+		tripping := later(func() (int, error) { return firebreak.Do(ctx, p.cmd, deaf(time.Second/8, 0, errBoom)) })
+		holding := later(func() (int, error) { return firebreak.Do(ctx, p.neighbour, deaf(time.Minute, 0, nil)) })
+		var asked atomic.Int32
+		slow := spiedContext{ctx, func(method string) {
+			if method != "Err" {
+				return
+			}
+			if asked.Add(1) == 2 { // by the worker, half a second later
+				time.Sleep(time.Second)
+			}
+		}}
+		leaving := later(func() (int, error) { return firebreak.Do(slow, p.cmd, succeed) })
+		tripping()
+		ours(firebreak.ErrRejected, context.DeadlineExceeded)(t, leaving().err)
+		time.Sleep(time.Second / 2)
+		synctest.Wait()
+		s := p.cmd.Snapshot()
+		require.Zero(t, s.InFlight)
+		require.Equal(t, firebreak.StateHalfOpen, s.State)
+		_, err := firebreak.Do(ctx, p.cmd, succeed)
+		require.NoError(t, err)
+		require.Equal(t, firebreak.StateClosed, p.cmd.Snapshot().State)
+		require.Equal(t, map[string]uint64{"Failure": 1, "Rejected": 1, "Success": 1, "FallbackMissing": 2}, counted(firebreak.Counts{}, total(p.cmd)))
+		holding()
 	})
 }
 

@@ -431,7 +431,6 @@ func (m *metrics) executed(call *call, run time.Duration) *cell {
 // it without the call.
 func (m *metrics) add(c *cell, now mono.Time, e event, pending bool, total time.Duration) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	m.rollLocked(c, now)
 	c.held[e-frees]++
 	if pending {
@@ -439,6 +438,7 @@ func (m *metrics) add(c *cell, now mono.Time, e event, pending bool, total time.
 		m.splitLocked(l)
 		l.totals.Record(l.ring.Newest(), total)
 	}
+	c.mu.Unlock()
 }
 
 // retireLocked makes sure that now's slot has begun.

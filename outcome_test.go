@@ -1196,6 +1196,31 @@ func TestS6_TheClockIsReadWhenThePermitIsThereAndWhenRunIsOver(t *testing.T) {
 	})
 }
 
+// S5, S6: what observers hear of a call that waited in vain.
+func TestRefusalsAreTimedFromTheirSubmission(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		p := newPlace(t, in, roomToWait(in))
+		var events []firebreak.CallEvent
+		p.reg.Observe(firebreak.Observer{Call: func(_ context.Context, e firebreak.CallEvent) {
+			if e.Command == "cmd" {
+				events = append(events, e)
+			}
+		}})
+		shutDownLater(t, p) // after half a second
+		_, err := firebreak.Do(t.Context(), p.cmd, succeed)
+		require.ErrorIs(t, err, firebreak.ErrShutdown)
+		_, err = firebreak.Do(t.Context(), p.cmd, succeed)
+		require.ErrorIs(t, err, firebreak.ErrShutdown)
+		require.Len(t, events, 2)
+		for i, waited := range []time.Duration{time.Second / 2, 0} {
+			require.Equal(t, firebreak.OutcomeShutdown, events[i].Outcome)
+			require.Equal(t, waited, events[i].Call)
+			require.Zero(t, events[i].Run)
+			require.ErrorIs(t, events[i].Err, firebreak.ErrShutdown)
+		}
+	})
+}
+
 // Settings change while run does. A call goes by those of its beginning.
 func TestS7_ACallKeepsItsSettings(t *testing.T) {
 	for _, row := range []struct {
@@ -1384,22 +1409,18 @@ func TestI8_ARefusalRunsNoUserCodeButTheFallback(t *testing.T) {
 			if row.run != nil || row.in != 0 && row.in != in {
 				continue
 			}
-			never := func(error) firebreak.Verdict {
-				t.Errorf("%s: Classify was called", row.name)
-				return firebreak.Failure
-			}
-			quiet := true
-			row.config.Classify = func(err error) firebreak.Verdict {
-				if quiet {
-					return firebreak.Failure
+			refusing := false // what comes before may be classified
+			row.config.Classify = func(error) firebreak.Verdict {
+				if refusing {
+					t.Errorf("%s: Classify was called", row.name)
 				}
-				return never(err)
+				return firebreak.Failure
 			}
 			p := newPlace(t, in, row.config)
 			if row.before != nil {
 				row.before(t, p)
 			}
-			quiet = false
+			refusing = true
 			p.cmd.Override(firebreak.Override{Inject: func(context.Context) error {
 				t.Errorf("%s: Inject was called", row.name)
 				return nil

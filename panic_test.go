@@ -293,13 +293,29 @@ func TestS26_ALatePanicTellsObserversAlone(t *testing.T) {
 				require.Equal(t, time.Second+1, e.Call)
 
 				_, err = firebreak.Do(t.Context(), p.cmd, func(context.Context) (int, error) {
-					require.Equal(t, 1, p.cmd.Snapshot().InFlight, "no run was taken off twice")
+					s := p.cmd.Snapshot()
+					require.Equal(t, 1, s.InFlight, "no run was taken off twice")
+					require.Zero(t, s.Bulkhead.Abandoned, "and none is missing")
 					return 0, nil
 				})
 				require.NoError(t, err)
 			})
 		})
 	}
+}
+
+// A run that ends in peace soon after its caller left is no news.
+func TestAnEndALittleLateIsNoOverrun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(t, pools, firebreak.Config{})
+		p.reg.Observe(firebreak.Observer{Overrun: func(context.Context, firebreak.CallEvent) { t.Error("an overrun") }})
+		for _, run := range []func(context.Context) (int, error){deaf(1100*time.Millisecond, 0, errBoom), heeds(0, errBoom)} {
+			_, err := firebreak.Do(t.Context(), p.cmd, run)
+			require.ErrorIs(t, err, firebreak.ErrTimeout)
+			time.Sleep(time.Second)
+		}
+		require.Zero(t, total(p.cmd).Overran)
+	})
 }
 
 // A probe may panic or call Goexit: that is a failed probe, and no wedge.

@@ -135,12 +135,12 @@ func (w *Window) advance(now mono.Time) {
 // nothing.
 func (w *Window) Sum(now mono.Time) Totals {
 	w.mu.Lock() // until the end: no bucket may begin in between, and another expire
-	defer w.mu.Unlock()
+	var begin, end counts
 	slot, ok := w.ring.Oldest(now)
-	if !ok {
-		return Totals{}
+	if ok {
+		begin, end = w.begins[slot], w.counts()
 	}
-	begin, end := w.begins[slot], w.counts()
+	w.mu.Unlock()
 	outcomes := end.outcomes - begin.outcomes
 	t := Totals{Good: outcomes % oneBad, Bad: outcomes / oneBad}
 	// A call whose two words had a bucket begin between them is slow in a bucket
