@@ -280,7 +280,7 @@ func (c *circuit) admit(call *call) *door {
 	}
 }
 
-// changed tells a call that waited whether the circuit has news for it (S3).
+// changed tells whether the circuit has news for a call that it admitted (S3).
 func (c *circuit) changed(t token) bool { return c.era.Load() != t.era }
 
 // overrideAt returns the override in force at now, and lifts o if that is over.

@@ -266,8 +266,11 @@ func (c *call) admit() error {
 	}
 	if !b.permits.TryAcquire() {
 		c.now = cmd.clock.Now()
-		if b.bounds.Load().maxWait > 0 || cmd.circuit.shutDown() != nil {
+		switch {
+		case b.bounds.Load().maxWait > 0:
 			return c.wait(b)
+		case cmd.circuit.changed(c.token): // it may have been shut down
+			return c.reject()
 		}
 		return c.refuse(OutcomeRejected, cmd.rejected)
 	}
