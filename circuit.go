@@ -1,7 +1,6 @@
 package firebreak
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -37,51 +36,6 @@ func (s State) String() string { return stateWords.of(int(s)) }
 
 // MarshalText returns String's word.
 func (s State) MarshalText() ([]byte, error) { return stateWords.text(int(s)) }
-
-// Mode is what is made of a circuit's decisions. Zero inherits.
-type Mode uint8
-
-const (
-	Auto        Mode = iota + 1 // they hold
-	ForceOpen                   // every call is short-circuited
-	ForceClosed                 // none is; back in Auto, the circuit is closed and its window empty
-	Shadow                      // none is; those that would have been are counted. The bulkhead holds in every mode
-)
-
-var modeWords = words{"", "auto", "force_open", "force_closed", "shadow"}
-
-// String returns auto, force_open, force_closed or shadow; "" for zero.
-func (m Mode) String() string { return modeWords.of(int(m)) }
-
-// MarshalText returns String's word, "" for zero.
-func (m Mode) MarshalText() ([]byte, error) { return modeWords.text(int(m)) }
-
-// UnmarshalText reads a word of String's, "" excepted.
-func (m *Mode) UnmarshalText(text []byte) error {
-	i, err := modeWords.parse(string(text), "mode")
-	*m = Mode(i)
-	return err
-}
-
-// An Override is set by hand, with [Command.Override], and stands above
-// [Config.Mode] until it is lifted, or lifts itself. ForceOpen in either beats
-// all; a zero Mode leaves Config's in force.
-type Override struct {
-	Mode   Mode
-	Reason string    // why, for whoever looks at it later
-	Author string    // who set it
-	Until  time.Time // when it lifts itself; zero: never
-
-	// Inject, for drills and tests, is called where run would be, with the call's
-	// context, and may wait. Nil from it lets run go on. Any error stands for
-	// run's, which is then not called; [ErrOpen], [ErrRejected] and [ErrTimeout]
-	// stand for what they say.
-	Inject func(context.Context) error `json:"-"`
-}
-
-func (o Override) isZero() bool {
-	return o.Mode == 0 && o.Reason == "" && o.Author == "" && o.Until.IsZero() && o.Inject == nil
-}
 
 // Evidence is why a circuit opened. In an open circuit it is also when the next
 // probe may go.
@@ -211,15 +165,6 @@ func (l *lease) live(now mono.Time) bool {
 	return l.ends > now
 }
 
-// An override is an Override in force.
-type override struct {
-	Override
-	until  mono.Time // Never if it does not lift itself
-	length time.Duration
-}
-
-func (o *override) over(now mono.Time) bool { return o.until != mono.Never && o.until <= now }
-
 // A token is what the circuit hands an admitted call, to be spent once.
 type token struct {
 	era   *era
@@ -282,36 +227,6 @@ func (c *circuit) admit(call *call) *door {
 
 // changed tells whether the circuit has news for a call that it admitted (S3).
 func (c *circuit) changed(t token) bool { return c.era.Load() != t.era }
-
-// overrideAt returns the override in force at now, and lifts o if that is over.
-func (c *circuit) overrideAt(o *override, now mono.Time) *override {
-	if o.until == mono.Never {
-		return o
-	}
-	if left := o.until.Sub(now); left > o.length || left <= 0 {
-		c.mu.Lock()
-		if c.override.Load() == o {
-			if left <= 0 {
-				c.override.Store(nil)
-				c.modeLocked(now)
-			} else { // the clock went back: it begins again (S40)
-				c.override.Store(&override{Override: o.Override, until: now.Add(o.length), length: o.length})
-				if e := c.era.Load(); e.kind == eraForcedOpen {
-					c.barLocked(e)
-				}
-			}
-		}
-		c.mu.Unlock()
-		c.tell()
-		return c.override.Load()
-	}
-	return o
-}
-
-// shadowing tells whether a refusal of e's is only counted.
-func (c *circuit) shadowing(e *era) bool {
-	return (e.kind == eraOpen || e.kind == eraHalfOpen) && c.shadow.Load()
-}
 
 // probe gives the call a place as a probe, opening the half-open era if need be.
 func (c *circuit) probe(e *era, now mono.Time, set *settings) (t token, ok bool) {
@@ -619,98 +534,6 @@ func (s *sleepRules) firstProbe(now mono.Time, failedProbes int, hint mono.Time)
 	return opens
 }
 
-// setMode is Config's mode, at once. Who calls it tells the news.
-func (c *circuit) setMode(m Mode, now mono.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mode != m {
-		c.mode = m
-		c.modeLocked(now)
-	}
-}
-
-// setOverride puts o in the place of the last override; the zero Override lifts it.
-// It does neither, and returns false, if the command made way for another key.
-func (c *circuit) setOverride(o Override, now mono.Time) bool {
-	var next *override
-	if !o.isZero() {
-		next = &override{Override: o, until: mono.Never}
-		if !o.Until.IsZero() {
-			next.until = c.cmd.clock.Of(o.Until)
-			next.length = next.until.Sub(now)
-		}
-		if next.over(now) {
-			next = nil
-		}
-	}
-	c.mu.Lock()
-	gone := c.era.Load().kind == eraRetired
-	if old := c.override.Load(); !gone && (old != nil || next != nil) {
-		c.override.Store(next)
-		c.modeLocked(now)
-	}
-	c.mu.Unlock()
-	c.tell()
-	return !gone
-}
-
-// modeInForce is Config's mode under an override: ForceOpen in either beats all.
-func modeInForce(config Mode, o *override) Mode {
-	if o == nil || o.Mode == 0 || config == ForceOpen {
-		return config
-	}
-	return o.Mode
-}
-
-// modeLocked makes the era fit the mode in force. A forced mode that ends leaves
-// a closed circuit with an empty window; Shadow begins no era.
-func (c *circuit) modeLocked(now mono.Time) {
-	o := c.override.Load()
-	m := modeInForce(c.mode, o)
-	c.shadow.Store(m == Shadow)
-	c.special.Store(o != nil || m == Shadow)
-	is := c.era.Load()
-	forced := is.kind == eraForcedOpen || is.kind == eraForcedClosed
-	switch {
-	case is.kind == eraShut || is.kind == eraRetired:
-	case m == ForceOpen:
-		e := is
-		if is.kind != eraForcedOpen {
-			e = &era{kind: eraForcedOpen}
-		}
-		c.barLocked(e)
-		if e != is {
-			c.beginLocked(e, now)
-			return
-		}
-	case m == ForceClosed && is.kind != eraForcedClosed:
-		c.windowedLocked(eraForcedClosed, now)
-		return
-	case m != ForceClosed && forced:
-		c.closeLocked(now)
-		return
-	}
-	c.newsLocked(is.kind.state(), now) // the mode alone
-}
-
-// barLocked shuts the door of a forced open era until somebody opens it, whatever
-// RetryAt promises: lifting the mode ends the era.
-func (c *circuit) barLocked(e *era) {
-	until, why := mono.Never, "forced"
-	if o := c.override.Load(); o != nil && o.Mode == ForceOpen && c.mode != ForceOpen {
-		until = o.until
-		if o.Author != "" {
-			why += " by " + o.Author
-		}
-		if o.Reason != "" {
-			why += ": " + o.Reason
-		}
-	}
-	e.door.Store(&door{opens: mono.Never, outcome: OutcomeShortCircuited, err: &Error{
-		Command: c.cmd.name, Reason: ErrOpen, RetryAt: c.cmd.clock.Moment(until), why: why,
-	}})
-}
-
 // shut begins the last era: the registry shuts down. Who calls it tells the news.
 func (c *circuit) shut(now mono.Time) {
 	c.mu.Lock()
@@ -766,58 +589,6 @@ func (c *circuit) resize(window time.Duration) {
 	}
 }
 
-// news is a transition for those who were there when it happened.
-type news struct {
-	Transition
-	observers []*Observer
-}
-
-// newsLocked queues a transition for the observers, if there are any.
-func (c *circuit) newsLocked(from State, now mono.Time) {
-	all := c.cmd.registry.observers.Load()
-	if all == nil {
-		return
-	}
-	o := c.override.Load()
-	t := Transition{
-		Dependency: c.cmd.dependency.name, Command: c.cmd.family, Key: c.cmd.key,
-		From: from, To: c.era.Load().kind.state(), Mode: modeInForce(c.mode, o), At: c.cmd.clock.Moment(now),
-	}
-	if o != nil {
-		t.Override = o.Override
-	}
-	t.Evidence = c.evidenceLocked()
-	c.news = append(c.news, news{t, *all})
-}
-
-// tell tells observers the news, in order, outside the lock, one goroutine at a
-// time: whoever comes while another is telling leaves its news with that one.
-func (c *circuit) tell() {
-	if c.cmd.registry.observers.Load() == nil {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.telling {
-		return
-	}
-	c.telling = true
-	defer func() { c.telling = false }()
-	for len(c.news) > 0 {
-		n := c.news[0]
-		c.news = c.news[1:]
-		c.tellOneLocked(n)
-	}
-	c.news = nil
-}
-
-// tellOneLocked lets go of the lock while it tells, also if an observer calls Goexit.
-func (c *circuit) tellOneLocked(n news) {
-	c.mu.Unlock()
-	defer c.mu.Lock()
-	c.cmd.observeTransition(n)
-}
-
 // A reading is a circuit at one moment.
 type circuitReading struct {
 	state    State
@@ -840,24 +611,6 @@ func (c *circuit) read(now mono.Time) (r circuitReading) {
 	r.health = c.health.Sum(now)
 	r.evidence = c.evidenceLocked()
 	return r
-}
-
-// asOfLocked is the era at now, and the override in force: as a call would find
-// them, that lifts one that is over.
-func (c *circuit) asOfLocked(now mono.Time) (eraKind, *override) {
-	o := c.override.Load()
-	is := c.era.Load().kind
-	if o == nil || !o.over(now) {
-		return is, o
-	}
-	switch {
-	case is == eraShut:
-	case c.mode == ForceOpen:
-		is = eraForcedOpen
-	case c.mode == ForceClosed || is == eraForcedOpen || is == eraForcedClosed:
-		is = eraClosed
-	}
-	return is, nil
 }
 
 func (c *circuit) evidenceLocked() Evidence {
@@ -911,28 +664,4 @@ func errorText(err error) (text string) {
 		}
 	}()
 	return err.Error()
-}
-
-// words are the words of an enumeration in text; "" has none.
-type words []string
-
-func (w words) of(i int) string {
-	if i < 0 || i >= len(w) {
-		return fmt.Sprintf("unknown(%d)", i)
-	}
-	return w[i]
-}
-
-func (w words) text(i int) ([]byte, error) {
-	if i < 0 || i >= len(w) {
-		return nil, fmt.Errorf("firebreak: no word for %d", i)
-	}
-	return []byte(w[i]), nil
-}
-
-func (w words) parse(text, what string) (int, error) {
-	if i := slices.Index(w, text); i >= 0 && text != "" {
-		return i, nil
-	}
-	return 0, fmt.Errorf("%q is no %s; there are %v", text, what, w[slices.IndexFunc(w, func(s string) bool { return s != "" }):])
 }

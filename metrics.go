@@ -1,10 +1,8 @@
 package firebreak
 
 import (
-	"context"
 	"iter"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -640,69 +638,4 @@ func (m *metrics) noteRunning(now mono.Time, running int) {
 	defer c.mu.Unlock()
 	m.rollLocked(c, now)
 	c.noteLocked(running)
-}
-
-// An Observer is told what happens, outside every lock, on the goroutines of
-// callers. Nil functions are skipped. A slow one delays the call that tells it and
-// no other; a panic of one is recovered and counted. Observers may call anything
-// of this package.
-type Observer struct {
-	// Transition: a circuit changed its state, or the mode or override of one came
-	// or went. In order for each command. That an override is over is told with the
-	// next call; Shutdown is told as a transition to open, without a rule.
-	Transition func(Transition)
-	// Call: a call has its outcome, before its fallbacks.
-	Call func(context.Context, CallEvent)
-	// Fallback: the fallbacks that a call asked are done.
-	Fallback func(context.Context, CallEvent)
-	// Overrun: a run ended too long after its deadline, or panicked after its
-	// caller had left.
-	Overrun func(context.Context, CallEvent)
-}
-
-// A Transition is a change of a circuit. One of mode alone has From equal to To.
-type Transition struct {
-	Dependency, Command, Key string
-	From, To                 State
-	Mode                     Mode     // in force from now on
-	Override                 Override // likewise; zero if none is
-	At                       time.Time
-	Evidence                 Evidence // of the last opening: of this one, if To is open
-}
-
-// A CallEvent is one call, as far as it has gone.
-type CallEvent struct {
-	Dependency, Command, Key string
-	Outcome                  Outcome
-	Fallback                 Outcome       // in Observer.Fallback: success, failure or rejected; else zero
-	Err                      error         // run's error or the refusal; in Observer.Fallback the fallbacks'
-	Run, Call                time.Duration // in run, and since the call was submitted; Run is 0 if it was refused
-}
-
-// observe tells every observer, each as if it were alone.
-func (c *Command) observe(tell func(*Observer)) {
-	all := c.registry.observers.Load()
-	if all == nil {
-		return
-	}
-	for _, o := range *all {
-		c.observeOne(o, tell)
-	}
-}
-
-func (c *Command) observeOne(o *Observer, tell func(*Observer)) {
-	defer func() {
-		if recover() != nil {
-			c.metrics.count(eventObserverPanic, c.clock.Now())
-		}
-	}()
-	tell(o)
-}
-
-func (c *Command) observeTransition(n news) {
-	c.observe(func(o *Observer) {
-		if o.Transition != nil && slices.Contains(n.observers, o) {
-			o.Transition(n.Transition)
-		}
-	})
 }
