@@ -107,7 +107,7 @@ func TestS54_EverySnapshotUnderLoadAddsUp(t *testing.T) {
 		for seed := range uint64(callers) {
 			wg.Go(func() {
 				r := rand.New(rand.NewPCG(seed, 54))
-				for range 40 {
+				for range 100 {
 					ctx, cancel := context.WithCancel(t.Context())
 					if r.IntN(4) == 0 {
 						ctx, cancel = context.WithTimeout(t.Context(), time.Duration(r.IntN(25))*time.Millisecond)
@@ -149,7 +149,7 @@ func TestS54_EverySnapshotUnderLoadAddsUp(t *testing.T) {
 			last = s
 		}
 		time.Sleep(time.Second) // runs that were left are over
-		require.Greater(t, len(kinds), 14, "it was too tame: %v", kinds)
+		require.Greater(t, len(kinds), 12, "it was too tame: %v", kinds) // which of them come is chance
 	})
 }
 
@@ -262,6 +262,69 @@ func TestS54_NothingIsLostWhereProcessorsCollide(t *testing.T) {
 			require.EqualValues(t, 2*n, open.Snapshot().Evidence.Refused)
 		})
 	}
+}
+
+// Refusals are counted without a lock, and all the same none is lost where processors
+// count them at the same moment.
+func TestS54_NoRefusalIsLost(t *testing.T) {
+	const callers, each = 8, 5000
+	cmd := newCommand(t, firebreak.Config{Window: time.Hour})
+	cmd.Override(firebreak.Override{Mode: firebreak.ForceOpen})
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			for range each {
+				_, _ = firebreak.Do(context.Background(), cmd, succeed)
+			}
+		})
+	}
+	wg.Wait()
+	s := cmd.Snapshot()
+	want := firebreak.Counts{ShortCircuited: callers * each, FallbackMissing: callers * each}
+	require.Equal(t, want, s.Total)
+	require.Equal(t, want, s.Window)
+}
+
+// What goes on now: runs, permits, who waits, who is in a fallback, and runs whose
+// caller left.
+func TestS54_Gauges(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		c := roomToWait(in)
+		c.MaxConcurrent = 2
+		p := newPlace(t, in, c)
+		gauges := func(inFlight, permits, queued, fallbacks, abandoned int) {
+			t.Helper()
+			s := p.cmd.Snapshot()
+			require.Equal(t, [...]int{inFlight, permits, queued, fallbacks, abandoned},
+				[...]int{s.InFlight, s.Bulkhead.InFlight, s.Bulkhead.Queued, s.Fallbacks, s.Bulkhead.Abandoned})
+		}
+		do := func(run func(context.Context) (int, error), fallback firebreak.Fallback[int]) func() answer {
+			return later(func() (int, error) { return firebreak.Do(t.Context(), p.cmd, run, fallback) })
+		}
+		gauges(0, 0, 0, 0, 0)
+		p.occupy(time.Second)
+		gauges(0, 1, 0, 0, 0)
+		first := do(deaf(2*time.Second, 0, errBoom), answering(2*time.Second, 2, nil))
+		gauges(1, 2, 0, 0, 0)
+		second := do(deaf(2*time.Minute, 1, nil), nil)
+		gauges(1, 2, 1, 0, 0)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		gauges(2, 2, 0, 0, 0)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		gauges(1, 1, 0, 1, 0)
+		first()
+		gauges(1, 1, 0, 0, 0)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if in == pools {
+			gauges(1, 1, 0, 0, 1)
+		}
+		second()
+		time.Sleep(time.Hour)
+		gauges(0, 0, 0, 0, 0)
+	})
 }
 
 // MaxInFlight is noted by the calls that end, and where runs are counted in several
