@@ -148,7 +148,7 @@ func TestS54_EverySnapshotUnderLoadAddsUp(t *testing.T) {
 			}
 			last = s
 		}
-		time.Sleep(time.Second) // runs that were left are over
+		time.Sleep(time.Second)                                          // runs that were left are over
 		require.Greater(t, len(kinds), 12, "it was too tame: %v", kinds) // which of them come is chance
 	})
 }
