@@ -636,8 +636,37 @@ func TestBeginInjects(t *testing.T) {
 				}
 				require.Equal(t, row.want, counted(firebreak.Counts{}, total(p.cmd)))
 				require.Zero(t, p.cmd.Snapshot().Bulkhead.InFlight)
+
+				p.cmd.Override(firebreak.Override{})
+				call = begun(t, t.Context(), p.cmd)
+				require.Equal(t, 1, p.cmd.Snapshot().InFlight, "no run was taken off twice")
+				call.End()
 			})
 		})
+	}
+}
+
+// What it stands for stands, however late it says so and whoever has left.
+func TestInjectedOutcomesHoldWheneverTheyCome(t *testing.T) {
+	for err, want := range map[error]string{firebreak.ErrOpen: "ShortCircuited", firebreak.ErrRejected: "Rejected", firebreak.ErrTimeout: "Timeout"} {
+		for name, callers := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+			"canceled": canceledAfter(time.Second / 2), "at its deadline": deadlineAfter(time.Second / 2), "waiting": deadlineAfter(time.Hour),
+		} {
+			t.Run(want+"/"+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := newPlace(t, semaphores, firebreak.Config{})
+					p.cmd.Override(firebreak.Override{Inject: func(ctx context.Context) error {
+						<-ctx.Done()
+						return err
+					}})
+					ctx, cancel := callers(t.Context())
+					defer cancel()
+					_, got := firebreak.Do(ctx, p.cmd, succeed)
+					ours(err, nil)(t, got)
+					require.Equal(t, map[string]uint64{want: 1, "FallbackMissing": 1}, counted(firebreak.Counts{}, total(p.cmd)))
+				})
+			})
+		}
 	}
 }
 

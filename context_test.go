@@ -263,6 +263,40 @@ func TestDeadlinesWithAndWithoutAMonotonicReading(t *testing.T) {
 	}
 }
 
+// A latecomer is a caller's context whose deadline comes just after run's end, while
+// the verdict is being found.
+type latecomer struct {
+	context.Context
+	returned bool
+	deadline time.Time
+}
+
+func (l *latecomer) Deadline() (time.Time, bool) { return l.deadline, l.returned }
+
+func (l *latecomer) Err() error {
+	if !l.returned {
+		return nil
+	}
+	if l.deadline.IsZero() {
+		l.deadline = time.Now().Add(time.Microsecond)
+	}
+	for !time.Now().After(l.deadline) { // a microsecond, not to be slept
+	}
+	return context.DeadlineExceeded
+}
+
+// C after run's end is none of this call's business: run failed while its caller waited.
+func TestADeadlineJustAfterRunsEnd(t *testing.T) {
+	p := newPlace(t, semaphores, firebreak.Config{Timeout: time.Hour})
+	ctx := &latecomer{Context: t.Context()}
+	_, err := firebreak.Do(ctx, p.cmd, func(context.Context) (int, error) {
+		ctx.returned = true
+		return 0, errBoom
+	})
+	require.True(t, err == errBoom)
+	require.Equal(t, uint64(1), total(p.cmd).Failure)
+}
+
 // In a bubble no moment has a monotonic reading, and the edge is exact.
 func TestDeadlinesAtTheEdge(t *testing.T) {
 	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {

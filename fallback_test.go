@@ -172,7 +172,7 @@ func TestI13_FallbacksInFlightStayWithinTheirLimit(t *testing.T) {
 
 // I13 where callers race for the last permit.
 func TestI13_UnderContention(t *testing.T) {
-	const limit, callers, calls = 3, 8, 2000
+	const limit, callers, calls = 3, 8, 6000
 	p := newPlace(t, semaphores, firebreak.Config{MaxFallbacks: limit, Mode: firebreak.ForceClosed})
 	var inFlight, most, asked atomic.Int64
 	var all sync.WaitGroup

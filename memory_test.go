@@ -123,7 +123,7 @@ func TestSnapshotsAllocateNothing(t *testing.T) {
 }
 
 // What a command takes, its name not counted: 2 KiB at rest, even with a dependency of
-// its own and a Config for both, and no goroutine.
+// its own and a Config for both, if its settings are its neighbours'; and no goroutine.
 func TestMemoryOfACommandAtRest(t *testing.T) {
 	const budget, commands = 2 << 10, 2000
 	some := firebreak.Config{Timeout: 2 * time.Second, RequestVolumeThreshold: 10}
@@ -170,6 +170,37 @@ func TestMemoryOfACommandAtRest(t *testing.T) {
 			runtime.KeepAlive(reg)
 			runtime.KeepAlive(names)
 		})
+	}
+}
+
+// Commands that have the same settings share them, and others do not: a Classify is
+// never taken for another.
+func TestCommandsShareNoSettingsButTheSame(t *testing.T) {
+	reg := newRegistry(t, firebreak.Config{})
+	expects := func(err error) firebreak.Config { return firebreak.Config{Classify: firebreak.ExpectErrors(err)} }
+	configs := []firebreak.Config{
+		{}, expects(errBoom), expects(errNotFound), {}, {Timeout: time.Minute}, {}, {CountRejections: firebreak.On}, expects(errBoom),
+	}
+	var all []*firebreak.Command
+	for i, c := range configs {
+		all = append(all, reg.Command(fmt.Sprint(i), c))
+	}
+	for range 2 {
+		for i, cmd := range all {
+			before := total(cmd)
+			_ = cmd.Run(t.Context(), func(ctx context.Context) error {
+				deadline, ok := ctx.Deadline()
+				require.True(t, ok)
+				require.Equal(t, configs[i].Timeout == time.Minute, time.Until(deadline) > 30*time.Second)
+				return errBoom
+			})
+			want := map[string]uint64{"Failure": 1, "FallbackMissing": 1}
+			if i == 1 || i == 7 {
+				want = map[string]uint64{"Expected": 1}
+			}
+			require.Equal(t, want, counted(before, total(cmd)), i)
+		}
+		update(t, reg, firebreak.Document{Defaults: firebreak.Config{Window: time.Hour}})
 	}
 }
 

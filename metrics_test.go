@@ -148,8 +148,8 @@ func TestS54_EverySnapshotUnderLoadAddsUp(t *testing.T) {
 			}
 			last = s
 		}
-		time.Sleep(time.Second)                                          // runs that were left are over
-		require.Greater(t, len(kinds), 12, "it was too tame: %v", kinds) // which of them come is chance
+		time.Sleep(time.Second) // runs that were left are over
+		require.Greater(t, len(kinds), 14, "it was too tame: %v", kinds)
 	})
 }
 
@@ -267,7 +267,7 @@ func TestS54_NothingIsLostWhereProcessorsCollide(t *testing.T) {
 // Refusals are counted without a lock, and all the same none is lost where processors
 // count them at the same moment.
 func TestS54_NoRefusalIsLost(t *testing.T) {
-	const callers, each = 8, 5000
+	const callers, each = 8, 30_000
 	cmd := newCommand(t, firebreak.Config{Window: time.Hour})
 	cmd.Override(firebreak.Override{Mode: firebreak.ForceOpen})
 	var wg sync.WaitGroup
@@ -903,7 +903,17 @@ func TestS55_RunAndCallLatency(t *testing.T) {
 				if row.wait > 0 {
 					p.occupy(row.wait)
 				}
+				var told firebreak.CallEvent // the last that is told of it
+				tell := func(_ context.Context, e firebreak.CallEvent) {
+					if e.Command == "cmd" {
+						told = e
+					}
+				}
+				stop := p.reg.Observe(firebreak.Observer{Call: tell, Fallback: tell})
 				answerOf(func() (int, error) { return firebreak.Do(t.Context(), p.cmd, row.run, row.fallback) })
+				stop()
+				require.Equal(t, row.runs, told.Run)
+				require.Equal(t, row.all, told.Call)
 				got := p.cmd.Snapshot()
 				require.Equal(t, time.Millisecond+row.runs, got.RunHistogram.Sum)
 				require.Equal(t, time.Millisecond+row.all, got.CallHistogram.Sum)

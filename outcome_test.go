@@ -1112,6 +1112,38 @@ func TestS4_RefusalsAreNeutral(t *testing.T) {
 	})
 }
 
+// S4: each in turn is the probe, is rejected, and leaves its place; the same bucket of
+// the window counts them all, and observers are told of each.
+func TestS4_ARejectedProbeLeavesItsPlace(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		for _, watched := range []bool{false, true} {
+			p := newPlace(t, in, firebreak.Config{MaxConcurrent: 1})
+			failUntilItOpens(t, p.cmd)
+			time.Sleep(5 * time.Second)
+			held := begun(t, t.Context(), p.neighbour)
+			told := 0
+			if watched {
+				p.reg.Observe(firebreak.Observer{Call: func(_ context.Context, e firebreak.CallEvent) {
+					if e.Outcome == firebreak.OutcomeRejected {
+						told++
+					}
+				}})
+			}
+			for range 3 {
+				_, err := firebreak.Do(t.Context(), p.cmd, succeed)
+				ours(firebreak.ErrRejected, nil)(t, err)
+				require.Equal(t, firebreak.StateHalfOpen, p.cmd.Snapshot().State)
+			}
+			require.Equal(t, watched, told == 3)
+			_ = held.Settle(nil)
+			held.End()
+			_, err := firebreak.Do(t.Context(), p.cmd, succeed)
+			require.NoError(t, err)
+			require.Equal(t, firebreak.StateClosed, p.cmd.Snapshot().State)
+		}
+	})
+}
+
 // What an observer of a step sees of the others.
 func TestS5_EachStepSeesThoseBefore(t *testing.T) {
 	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
