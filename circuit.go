@@ -653,15 +653,24 @@ func (l *lastFailure) read() (err error, hint mono.Time) { //nolint:staticcheck 
 	return l.err, l.hint
 }
 
-// errorText is err's text; a panic in it is swallowed, as it is user code.
+// errorText is err's text. It is user code: a panic in it is swallowed, and so is a
+// Goexit, which nothing stops. Hence a goroutine that may end: this one has books to
+// finish. It is one for each opening, not for each call.
 func errorText(err error) (text string) {
 	if err == nil {
 		return ""
 	}
-	defer func() {
-		if r := recover(); r != nil {
-			text = fmt.Sprintf("(the error's text panicked: %T)", err)
-		}
+	text = fmt.Sprintf("(the error's text called runtime.Goexit: %T)", err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if r := recover(); r != nil {
+				text = fmt.Sprintf("(the error's text panicked: %T)", err)
+			}
+		}()
+		text = err.Error()
 	}()
-	return err.Error()
+	<-done
+	return text
 }

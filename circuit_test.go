@@ -1781,6 +1781,7 @@ func TestEvidenceLastError(t *testing.T) {
 		{"with a hint", func(b *breaker) { b.ends(1, firebreak.RetryAfter(errBoom, time.Second)) }, "boom"},
 		{"whose text panics", func(b *breaker) { b.ends(1, loudError{}) }, "(the error's text panicked: firebreak_test.loudError)"},
 		{"whose text panics, as it is nil", func(b *breaker) { b.ends(1, (*quietError)(nil)) }, "(the error's text panicked: *firebreak_test.quietError)"},
+		{"whose text calls Goexit", func(b *breaker) { b.ends(1, goneError{}) }, "(the error's text called runtime.Goexit: firebreak_test.goneError)"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -1801,6 +1802,10 @@ func TestEvidenceLastError(t *testing.T) {
 type loudError struct{}
 
 func (loudError) Error() string { panic("oh") }
+
+type goneError struct{}
+
+func (goneError) Error() string { runtime.Goexit(); return "" }
 
 type quietError struct{ text string }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -328,4 +329,15 @@ func TestExpectErrors(t *testing.T) {
 		require.Equal(t, want, classify(err), "%v", err)
 	}
 	require.Equal(t, firebreak.Failure, firebreak.ExpectErrors()(errBoom))
+}
+
+// What net.Error asks, and with it url.Error.
+func TestS18_ATimeoutSaysThatItIsOne(t *testing.T) {
+	for reason, want := range map[error]bool{
+		firebreak.ErrTimeout: true, firebreak.ErrOpen: false, firebreak.ErrRejected: false,
+		firebreak.ErrShutdown: false, firebreak.ErrFailed: false,
+	} {
+		err := &url.Error{Op: "Get", Err: &firebreak.Error{Reason: reason, Cause: firebreak.ErrTimeout}}
+		require.Equal(t, want, err.Timeout(), reason)
+	}
 }

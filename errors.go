@@ -93,6 +93,10 @@ func (e *Error) RetryAfter() time.Duration {
 	return max(0, time.Until(e.RetryAt))
 }
 
+// Timeout tells whether the command's deadline is why: what [net.Error] and
+// [net/url.Error] ask, so that clients of HTTP take it for the timeout that it is.
+func (e *Error) Timeout() bool { return e.Reason == ErrTimeout }
+
 // withFallback is e as it stands once fallbacks have failed too. A shared error
 // is never changed: this is a new one.
 func (e *Error) withFallback(err error) *Error {

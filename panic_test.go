@@ -103,6 +103,26 @@ func TestS24_GoexitWedgesNobody(t *testing.T) {
 	})
 }
 
+// The text of an error is user code that the circuit calls when it opens. Once its
+// Goexit took the permit with it, and a pool's caller without a deadline waited for ever.
+func TestS26_AnErrorsTextThatCallsGoexitWedgesNobody(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		p := newPlace(t, in, firebreak.Config{MaxConcurrent: 1, Timeout: firebreak.Off, ConsecutiveFailures: 1})
+		got, err := firebreak.Do(t.Context(), p.cmd, func(context.Context) (int, error) { return 0, goneError{} },
+			func(_ context.Context, cause error) (int, error) {
+				if cause == (goneError{}) {
+					return 1, nil
+				}
+				return 0, errBoom
+			})
+		require.NoError(t, err)
+		require.Equal(t, 1, got)
+		require.Equal(t, firebreak.StateOpen, p.cmd.Snapshot().State)
+		require.Equal(t, map[string]uint64{"Failure": 1, "FallbackSuccess": 1}, counted(firebreak.Counts{}, total(p.cmd)))
+		requireAtRest(t, p.cmd)
+	})
+}
+
 // The same of a run whose caller has left: with an observer, who is told first or
 // last but delays nobody, and without.
 func TestS24_ALateGoexitOrPanicWedgesNobody(t *testing.T) {

@@ -390,6 +390,9 @@ func (r *Registry) Shutdown(ctx context.Context) error {
 	return nil
 }
 
+// Draining tells whether [Registry.Shutdown] was called: new calls are refused.
+func (r *Registry) Draining() bool { return r.shut.Load() }
+
 // stuck is the error that lists what is in flight.
 func (r *Registry) stuck(since time.Duration, err error) error {
 	r.mu.Lock()

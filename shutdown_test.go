@@ -35,6 +35,21 @@ func (s *shutting) result(t testing.TB) error {
 	return <-s.ended
 }
 
+// S72: from the moment that new calls are refused, and not before.
+func TestDrainingFromShutdownOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newRegistry(t, firebreak.Config{})
+		call, err := reg.Command("dep", firebreak.Config{}).Begin(t.Context())
+		require.NoError(t, err)
+		require.False(t, reg.Draining())
+		s := beginShutdown(t.Context(), reg)
+		require.True(t, reg.Draining(), "while it waits")
+		call.End()
+		require.NoError(t, s.result(t))
+		require.True(t, reg.Draining())
+	})
+}
+
 // S72: it returns at once if no permit is out, also if its context is over; and from
 // then on every call is refused, in every way of making one.
 func TestShutdownRefusesCalls(t *testing.T) {
