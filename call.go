@@ -20,9 +20,11 @@ type Call struct {
 
 	settled, ended atomic.Bool
 
-	mu    sync.Mutex  // guards the deadline: call.deadline, while not settled, and timer
+	mu    sync.Mutex  // guards the deadline: call.deadline, while not settled, and the rest
 	timer *time.Timer // nil if there was no timeout
-	past  bool        // the deadline has passed
+	armed bool        // the timer is to fire, at fires
+	fires mono.Time
+	past  bool // the deadline has passed
 }
 
 // Begin admits a call whose work does not fit in a function: consumers, response
@@ -34,21 +36,28 @@ type Call struct {
 // Whoever has the Call must End it. Defer that.
 func (c *Command) Begin(ctx context.Context) (*Call, error) {
 	must(ctx != nil && c != nil)
-	first := call{begun: true}
+	first := call{begun: true, bare: true}
 	first.of(ctx, c)
-	if err := first.admit(); err != nil {
-		return nil, err
-	}
-	cl := &Call{call: first, over: deadline.NewMovable(ctx), began: first.cell}
-	if first.deadline != mono.Never {
-		cl.mu.Lock()
-		cl.timer = time.AfterFunc(first.deadline.Sub(first.now), cl.expire)
-		cl.mu.Unlock()
-	}
-	if err := cl.inject(); err != nil {
+	cl, err := begin(&first)
+	if err != nil {
 		return nil, err
 	}
 	return cl, nil
+}
+
+// begin admits a call that has its settings. With an error it is settled; a Call beside
+// one had been admitted and is over.
+func begin(first *call) (*Call, error) {
+	if err := first.admit(); err != nil {
+		return nil, err
+	}
+	c := &Call{call: *first, over: deadline.NewMovable(first.caller), began: first.cell}
+	if first.deadline != mono.Never {
+		c.mu.Lock()
+		c.armLocked(first.now)
+		c.mu.Unlock()
+	}
+	return c, c.inject()
 }
 
 // inject calls what an override put in the place of the work. An error of it is
@@ -107,6 +116,14 @@ func (c *Call) Settle(err error) (verdict error) {
 	return end.err
 }
 
+// settleAs is Settle for an ending that is no error of the work's.
+func (c *Call) settleAs(end ending) {
+	if c.settled.CompareAndSwap(false, true) {
+		c.lift()
+		c.bookAt(c.call.cmd.clock.Now(), end)
+	}
+}
+
 // Extend moves the timeout to d from now, or lifts it if d is [Off]. It tells
 // whether it did: not once the timeout has passed, or was lifted by Settle or End.
 func (c *Call) Extend(d time.Duration) bool {
@@ -116,15 +133,27 @@ func (c *Call) Extend(d time.Duration) bool {
 	if c.settled.Load() || c.past || now >= c.call.deadline {
 		return false
 	}
-	if c.timer != nil {
-		c.timer.Stop()
-	}
 	c.call.deadline = mono.Never
 	if d != Off {
 		c.call.deadline = now.Add(d)
-		c.timer = time.AfterFunc(d, c.expire)
+		c.armLocked(now)
 	}
 	return true
+}
+
+// armLocked makes sure that the timer fires at the deadline, or before: then it looks
+// again. So a deadline that moves on with each item of a stream costs no timer.
+func (c *Call) armLocked(now mono.Time) {
+	left := c.call.deadline.Sub(now)
+	switch {
+	case c.timer == nil:
+		c.timer = time.AfterFunc(left, c.expire)
+	case !c.armed || c.call.deadline < c.fires:
+		c.timer.Reset(left)
+	default:
+		return
+	}
+	c.armed, c.fires = true, c.call.deadline
 }
 
 // End says that the work is over: the permit goes back and the context ends. A
@@ -163,11 +192,17 @@ func (c *Call) lift() {
 	}
 }
 
-// expire ends the context of a call whose time is over.
+// expire ends the context of a call whose time is over, or waits for the deadline to
+// which that was moved.
 func (c *Call) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.settled.Load() || c.call.cmd.clock.Now() < c.call.deadline { // it was moved
+	c.armed = false
+	if c.settled.Load() || c.call.deadline == mono.Never {
+		return
+	}
+	if now := c.call.cmd.clock.Now(); now < c.call.deadline {
+		c.armLocked(now)
 		return
 	}
 	c.past = true

@@ -74,13 +74,7 @@ func Do[T any](ctx context.Context, cmd *Command, run func(context.Context) (T, 
 	if !c.asks {
 		return v, err
 	}
-	return answer(&c, v, err, len(fallbacks), func(i int, ctx context.Context, cause error) (T, error, bool) {
-		if fallbacks[i] == nil {
-			return v, nil, false
-		}
-		v, err := fallbacks[i](ctx, cause)
-		return v, err, true
-	})
+	return answer(&c, v, err, len(fallbacks), chain[T](fallbacks).ask)
 }
 
 // Run is [Do] for calls that have no result.
@@ -145,7 +139,7 @@ func perform[In, T any](c *call, t task[In, T]) (v T, err error) {
 	defer func() {
 		if !c.returned {
 			var r any // nil: Goexit, which nothing stops
-			if c.set.recoverPanics {
+			if c.set.recoverPanics || c.ours {
 				r = recover()
 			}
 			err = c.unwind(over, r)
@@ -176,7 +170,7 @@ func perform[In, T any](c *call, t task[In, T]) (v T, err error) {
 // what was recovered, nil if that goes on up, with its own stack.
 func (c *call) unwind(over *deadline.Context, recovered any) error {
 	end := ending{outcome: OutcomePanic, cause: errPanicked}
-	if recovered != nil {
+	if recovered != nil || c.ours {
 		end = panicked(recovered)
 	}
 	c.settle(c.cmd.clock.Now(), &end, over)
@@ -213,15 +207,19 @@ type call struct {
 	started   mono.Time // run
 	deadline  mono.Time // the command's, D in the rules
 
-	timed    bool // submitted and deadline are set
-	returned bool // run and Classify have
-	outcome  Outcome
-	given    bool // fallbacks were given
-	asks     bool // the outcome wants them, and there are some to ask: its total is counted after them
-	missing  bool // the outcome wants them, and there are none
-	overran  bool // too long after the deadline
-	begun    bool // by Begin: asks for none, and none is missing
-	left     bool // by its caller: whether it overran is not known before run ends
+	timed     bool // submitted and deadline are set
+	returned  bool // run and Classify have
+	outcome   Outcome
+	given     bool // fallbacks were given
+	asks      bool // the outcome wants them, and there are some to ask: its total is counted after them
+	missing   bool // the outcome wants them, and there are none
+	overran   bool // too long after the deadline
+	begun     bool // by Begin or Stream: the run goes on after the verdict
+	bare      bool // of Begin, or a stream that had an item: asks for no fallback, and none is missing
+	looping   bool // in the body of a loop over a stream
+	collapsed bool // it is a batch
+	ours      bool // the goroutine that it runs on is: no panic may leave it
+	left      bool // by its caller: whether it overran is not known before run ends
 }
 
 // of says whose call c is, and loads the settings.
@@ -473,7 +471,7 @@ func (c *call) book(now mono.Time, end *ending) {
 		}
 		return
 	}
-	wants := !c.begun && wantsFallback(end, c.set.recoverPanics)
+	wants := !c.bare && wantsFallback(end, c.set.recoverPanics)
 	c.asks = wants && c.canAsk()
 	c.missing, c.overran = wants && !c.asks, c.overdue(now, end)
 	c.cell = c.cmd.metrics.executed(c, run)
@@ -523,11 +521,28 @@ func (c *call) healthOf(o Outcome) health {
 	return neutral
 }
 
-// told tells the observers, if there are any, of a call that has its outcome.
+// told tells of a call that has its outcome: its scope's log, unless fallbacks are
+// still to come, and the observers, if there are any.
 func (c *call) told(end *ending) {
+	if c.set.requestLog && !c.asks {
+		c.noteBare()
+	}
 	if c.cmd.registry.observers.Load() != nil {
 		c.tell(end)
 	}
+}
+
+// noteBare notes a call that asks no fallback.
+func (c *call) noteBare() {
+	var fallback event
+	if c.missing || !c.bare && !c.outcome.executed() && c.outcome != OutcomeGaveUp {
+		fallback = eventFallbackMissing
+	}
+	var took time.Duration
+	if c.timed {
+		took = c.now.Sub(c.submitted)
+	}
+	c.note(fallback, took)
 }
 
 func (c *call) tell(end *ending) {
@@ -538,6 +553,7 @@ func (c *call) tell(end *ending) {
 		if !told && c.asks { // an observer called Goexit: no fallback will be asked any more
 			now := c.cmd.clock.Now()
 			c.cmd.metrics.add(c.cell, now, eventFallbackFailure, c.outcome.executed(), now.Sub(c.submitted))
+			c.asks = false
 		}
 	}()
 	c.cmd.circuit.tell() // what its outcome did there, now that the permit is back
@@ -577,7 +593,7 @@ func (c *call) refuse(o Outcome, err error) error {
 	// Mostly there is nothing to do but to count it, in the only cell. With the rest out
 	// of the way that spares 1.3 of 46 ns (BenchmarkOpen, BenchmarkFull).
 	m := &c.cmd.metrics
-	if c.token.lease == nil && !c.set.countRejections && c.cmd.registry.observers.Load() == nil && m.more.Load() == nil && m.base.tally(what, c.now) {
+	if c.token.lease == nil && !c.set.marksRefusals && c.cmd.registry.observers.Load() == nil && m.more.Load() == nil && m.base.tally(what, c.now) {
 		c.cell = &m.base
 		return err
 	}
@@ -597,7 +613,7 @@ func (c *call) bookRefusal(what event, err error) {
 // refusal is what a refusal counts as; a call with fallbacks asks them.
 func (c *call) refusal(o Outcome) event {
 	c.outcome = o
-	if o == OutcomeGaveUp || c.begun {
+	if o == OutcomeGaveUp || c.bare {
 		return event(o)
 	}
 	if c.canAsk() {

@@ -70,6 +70,8 @@ type Config struct {
 	// CountRejections makes rejections by the bulkhead failures to a closed
 	// circuit, as Hystrix did. Default Off: a burst is not an outage.
 	CountRejections Switch `json:"countRejections,omitzero"`
+	// RequestLog has the calls noted in their scope; see [RequestLog]. Default Off.
+	RequestLog Switch `json:"requestLog,omitzero"`
 	// Classify gives the verdict on an error of run's. It is not asked about nil,
 	// timeouts or calls that their caller ended, and is part of run: a panic in it
 	// is one of run's. Not for documents. Default: every error is a [Failure].
@@ -111,11 +113,17 @@ type Config struct {
 	// Probes is how many calls a half-open circuit lets through at once; all must
 	// succeed to close it. Default 1.
 	Probes int `json:"probes,omitzero"`
+	// BatchWindow is how long the first key of a [Collapse] waits for others. Default
+	// 10ms.
+	BatchWindow time.Duration `json:"batchWindow,omitzero"`
+	// MaxBatch is how many keys a batch of a [Collapse] has at most: with so many it
+	// leaves at once. Default Unlimited.
+	MaxBatch int `json:"maxBatch,omitzero"`
 }
 
 // HystrixDefaults is the original's numbers and counting for [NewRegistry], where
 // they differ from ours: pool isolation, ten workers, ten fallbacks, panics are
-// errors, rejections count as failures.
+// errors, rejections count as failures, calls are noted in the request log.
 func HystrixDefaults() Config {
 	return Config{
 		Isolation:       PoolIsolation,
@@ -123,6 +131,7 @@ func HystrixDefaults() Config {
 		MaxFallbacks:    10,
 		RecoverPanics:   On,
 		CountRejections: On,
+		RequestLog:      On,
 	}
 }
 
@@ -137,6 +146,7 @@ var builtIn = Config{
 	RecoverPanics:               Off,
 	CountCallerDeadlines:        Off,
 	CountRejections:             Off,
+	RequestLog:                  Off,
 	Classify:                    func(error) Verdict { return Failure },
 	Mode:                        Auto,
 	Window:                      10 * time.Second,
@@ -150,6 +160,8 @@ var builtIn = Config{
 	MaxSleepWindow:              Off,
 	SleepJitterPercentage:       Off,
 	Probes:                      1,
+	BatchWindow:                 10 * time.Millisecond,
+	MaxBatch:                    Unlimited,
 }
 
 // A field describes one field of Config beyond its type.
@@ -175,6 +187,7 @@ var fields = describe([]field{
 	{name: "RecoverPanics", off: true},
 	{name: "CountCallerDeadlines", off: true},
 	{name: "CountRejections", off: true},
+	{name: "RequestLog", off: true},
 	{name: "Classify"},
 	{name: "Mode"},
 	{name: "Window"},
@@ -188,6 +201,8 @@ var fields = describe([]field{
 	{name: "MaxSleepWindow", off: true},
 	{name: "SleepJitterPercentage", off: true},
 	{name: "Probes"},
+	{name: "BatchWindow"},
+	{name: "MaxBatch", unlimited: true},
 })
 
 func describe(fs []field) []field {
@@ -398,12 +413,21 @@ type settings struct {
 	recoverPanics        bool
 	countCallerDeadlines bool
 	countRejections      bool
+	marksRefusals        bool // they are more than a count: by countRejections or requestLog
+	requestLog           bool
 	mode                 Mode
 	classify             func(error) Verdict
 
 	rules  tripRules
 	sleep  sleepRules
 	window time.Duration
+	batch  batchRules
+}
+
+// batchRules says when a batch leaves.
+type batchRules struct {
+	window time.Duration
+	most   int // keys
 }
 
 // tripRules says when a closed circuit opens.
@@ -433,6 +457,8 @@ func newSettings(c *Config) *settings {
 		recoverPanics:        c.RecoverPanics == On,
 		countCallerDeadlines: c.CountCallerDeadlines == On,
 		countRejections:      c.CountRejections == On,
+		marksRefusals:        c.CountRejections == On || c.RequestLog == On,
+		requestLog:           c.RequestLog == On,
 		classify:             c.Classify,
 		rules: tripRules{
 			volume:              uint64(c.RequestVolumeThreshold),
@@ -449,6 +475,7 @@ func newSettings(c *Config) *settings {
 		},
 		window: c.Window,
 		mode:   c.Mode,
+		batch:  batchRules{window: c.BatchWindow, most: limitOf(c.MaxBatch)},
 	}
 	if s.rules.slowCall > 0 { // else what was slow in the window before would still trip
 		s.rules.slowPercentage = c.SlowCallThresholdPercentage

@@ -51,6 +51,7 @@ var configFields = []configField{
 	{name: "RecoverPanics", key: "recoverPanics", off: true, byDefault: firebreak.Switch(firebreak.Off), kind: switches},
 	{name: "CountCallerDeadlines", key: "countCallerDeadlines", off: true, byDefault: firebreak.Switch(firebreak.Off), kind: switches},
 	{name: "CountRejections", key: "countRejections", off: true, byDefault: firebreak.Switch(firebreak.Off), kind: switches},
+	{name: "RequestLog", key: "requestLog", off: true, byDefault: firebreak.Switch(firebreak.Off), kind: switches},
 	{name: "Classify", byDefault: firebreak.Failure, kind: functions},
 	{name: "Mode", key: "mode", byDefault: firebreak.Auto, kind: modes},
 	{name: "Window", key: "window", byDefault: 10 * time.Second, kind: durations},
@@ -64,6 +65,8 @@ var configFields = []configField{
 	{name: "MaxSleepWindow", key: "maxSleepWindow", off: true, byDefault: time.Duration(firebreak.Off), kind: durations},
 	{name: "SleepJitterPercentage", key: "sleepJitterPercentage", off: true, byDefault: float64(firebreak.Off), kind: percentages},
 	{name: "Probes", key: "probes", byDefault: 1, kind: numbers},
+	{name: "BatchWindow", key: "batchWindow", byDefault: 10 * time.Millisecond, kind: durations},
+	{name: "MaxBatch", key: "maxBatch", unlimited: true, byDefault: firebreak.Unlimited, kind: numbers},
 }
 
 var (
@@ -244,7 +247,7 @@ func TestHystrixDefaults(t *testing.T) {
 	c := firebreak.NewRegistry(firebreak.HystrixDefaults()).Command("dep", firebreak.Config{}).Config()
 	differs := map[string]any{
 		"Isolation": firebreak.PoolIsolation, "MaxConcurrent": 10, "MaxFallbacks": 10,
-		"RecoverPanics": firebreak.On, "CountRejections": firebreak.On,
+		"RecoverPanics": firebreak.On, "CountRejections": firebreak.On, "RequestLog": firebreak.On,
 	}
 	for _, f := range configFields {
 		want := f.byDefault

@@ -65,6 +65,14 @@
 // [Command.Origins] read back what holds, and who said it. [Command.Override] is an
 // operator's hand on one circuit.
 //
+// # Fan-out
+//
+// A request that needs many dependencies asks them at once. [Go] is Do on another
+// goroutine, and its [Future] the result; [Gather] asks for many keys, a bounded number
+// at a time; [Collapse] makes one call of keys that are asked for one by one; [Stream]
+// guards a sequence. [WithScope] begins a request: in it [Cached] asks for a key once,
+// and [RequestLog] tells what the calls did.
+//
 // # Watching
 //
 // [Command.Snapshot] is everything a page or a collector shows of a command, as one

@@ -105,10 +105,10 @@ func TestSettingsInForceSurviveText(t *testing.T) {
 	require.NoError(t, err)
 	require.JSONEq(t, `{
 		"isolation": "semaphore", "maxConcurrent": "unlimited", "maxWait": "off", "queueSize": "off", "timeout": "off", "maxFallbacks": 100,
-		"recoverPanics": true, "countCallerDeadlines": false, "countRejections": false, "mode": "auto", "window": "10s",
+		"recoverPanics": true, "countCallerDeadlines": false, "countRejections": false, "requestLog": false, "mode": "auto", "window": "10s",
 		"requestVolumeThreshold": 20, "errorThresholdPercentage": 50, "consecutiveFailures": "off", "slowCallDuration": "off",
 		"slowCallThresholdPercentage": 50, "evidence": false, "sleepWindow": "5s", "maxSleepWindow": "off",
-		"sleepJitterPercentage": "off", "probes": 1
+		"sleepJitterPercentage": "off", "probes": 1, "batchWindow": "10ms", "maxBatch": "unlimited"
 	}`, string(text))
 	for _, format := range formats {
 		var c firebreak.Config

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -27,6 +29,9 @@ var (
 	// ErrFallbackRejected: too many fallbacks of the command are running; see
 	// [Config.MaxFallbacks]. It is never a Reason, but an [Error.Fallback].
 	ErrFallbackRejected = errors.New("too many fallbacks")
+	// ErrNoResult: a [Collapse] has no value for the key. It is never a Reason, but
+	// comes wrapped in an error that names the key.
+	ErrNoResult = errors.New("no result for the key")
 )
 
 // timeoutError lets one errors.Is serve for a deadline of ours and of the caller's.
@@ -126,6 +131,33 @@ func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
 	return err
 }
+
+// KeyErrors are the errors of some keys, beside the values of the others. Its maker
+// owns it; do not change one that you were given.
+type KeyErrors[K comparable] map[K]error
+
+// Error tells how many keys there are, and what is wrong with the first few, in the
+// order of their text.
+func (e KeyErrors[K]) Error() string {
+	const shown = 3
+	texts := make([]string, 0, len(e))
+	for key, err := range e {
+		texts = append(texts, fmt.Sprintf("%v: %v", key, err))
+	}
+	slices.Sort(texts)
+	more := ""
+	if n := len(texts) - shown; n > 0 {
+		texts, more = texts[:shown], fmt.Sprintf("; and %d more", n)
+	}
+	keys := "keys"
+	if len(e) == 1 {
+		keys = "key"
+	}
+	return fmt.Sprintf("%d %s without a value: %s%s", len(e), keys, strings.Join(texts, "; "), more)
+}
+
+// Unwrap returns all the errors, in no order.
+func (e KeyErrors[K]) Unwrap() []error { return slices.Collect(maps.Values(e)) }
 
 // A Verdict is what an error of run's says about the dependency. It is given by
 // [Config.Classify], or by [Mark] where the error is made.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/firebreak-go/firebreak/internal/mono"
 )
 
 // A Fallback answers in place of a call that failed, timed out or was refused;
@@ -79,6 +81,17 @@ func given[T any](fallbacks []Fallback[T]) bool {
 	return false
 }
 
+// A chain is the fallbacks of a call, nil ones among them, as [answer] asks them.
+type chain[T any] []Fallback[T]
+
+func (fs chain[T]) ask(i int, ctx context.Context, cause error) (v T, err error, asked bool) { //nolint:revive // the order of answer's other callers
+	if fs[i] == nil {
+		return v, nil, false
+	}
+	v, err = fs[i](ctx, cause)
+	return v, err, true
+}
+
 // answer asks the fallbacks of a call that ended with v and cause, in order, for
 // the first that has an answer. ask calls the i-th of n, or tells that there is none.
 func answer[T any](c *call, v T, cause error, n int, ask func(i int, ctx context.Context, cause error) (v T, err error, asked bool)) (T, error) {
@@ -90,7 +103,11 @@ func answer[T any](c *call, v T, cause error, n int, ask func(i int, ctx context
 	defer func() {
 		if !returned { // a panic or Goexit, which goes on up
 			c.cmd.fallbacks.putBack()
-			c.answered(eventFallbackFailure, nil)
+			if c.looping { // not of the fallback
+				c.answered(eventFallbackSuccess, nil)
+			} else {
+				c.answered(eventFallbackFailure, nil)
+			}
 		}
 	}()
 	var failures []error
@@ -103,6 +120,7 @@ func answer[T any](c *call, v T, cause error, n int, ask func(i int, ctx context
 			returned = true
 			c.cmd.fallbacks.putBack()
 			c.answered(eventFallbackSuccess, nil)
+			tellMended(c.caller)
 			return answer, nil
 		default:
 			failures = append(failures, err)
@@ -122,6 +140,9 @@ func answer[T any](c *call, v T, cause error, n int, ask func(i int, ctx context
 func (c *call) answered(what event, err error) {
 	now := c.cmd.clock.Now()
 	c.cmd.metrics.add(c.cell, now, what, c.outcome.executed(), now.Sub(c.submitted))
+	if c.set.requestLog {
+		c.note(what, c.took(now))
+	}
 	if c.cmd.registry.observers.Load() == nil {
 		return
 	}
@@ -134,16 +155,20 @@ func (c *call) answered(what event, err error) {
 	case eventFallbackRejected:
 		e.Fallback = OutcomeRejected
 	}
-	since := c.submitted
-	if !c.timed { // it was refused as soon as it was submitted
-		since = c.now
-	}
-	e.Call = now.Sub(since)
+	e.Call = c.took(now)
 	c.cmd.observe(func(o *Observer) {
 		if o.Fallback != nil {
 			o.Fallback(c.caller, e)
 		}
 	})
+}
+
+// took is how long the call has taken by now, fallbacks included.
+func (c *call) took(now mono.Time) time.Duration {
+	if !c.timed { // it was refused as soon as it was submitted
+		return now.Sub(c.now)
+	}
+	return now.Sub(c.submitted)
 }
 
 // unanswered is the error of a call whose fallbacks failed too.

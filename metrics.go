@@ -94,6 +94,9 @@ type Counts struct {
 
 	Overran           uint64 // runs that returned nil after the deadline, or ended more than a tenth of Timeout after it
 	WouldShortCircuit uint64 // calls that Shadow let pass
+	Emitted           uint64 // items of streams
+	CacheHits         uint64 // of [Cached]: what somebody else had asked for; no calls
+	Collapsed         uint64 // of [Collapse]: keys asked for that left in batches; each batch is a call
 	ObserverPanics    uint64 // panics of observers while they were told of this command
 }
 
@@ -149,6 +152,9 @@ const (
 	eventFallbackRejected
 	eventFallbackMissing
 	eventOverran
+	eventEmitted
+	eventCacheHit
+	eventCollapsed
 	events
 
 	firstFree = event(OutcomeRejected)
@@ -439,6 +445,17 @@ func (m *metrics) add(c *cell, now mono.Time, e event, pending bool, total time.
 	c.mu.Unlock()
 }
 
+// also counts n of an event after the free ones that is no call's end.
+func (m *metrics) also(e event, n uint64, now mono.Time) {
+	c := m.cell()
+	if !c.mu.TryLock() {
+		c = m.lock(c)
+	}
+	m.rollLocked(c, now)
+	c.held[e-frees] += n
+	c.mu.Unlock()
+}
+
 // retireLocked makes sure that now's slot has begun.
 func (c *cell) retireLocked(now mono.Time) *latencies {
 	l := c.latency
@@ -561,6 +578,7 @@ func countsOf(n *[events]uint64) Counts {
 		FallbackSuccess: n[eventFallbackSuccess], FallbackFailure: n[eventFallbackFailure], FallbackRejected: n[eventFallbackRejected],
 		FallbackMissing: n[eventFallbackMissing] + n[eventBareRejected] + n[eventBareShortCircuited] + n[eventBareShutdown],
 		Overran:         n[eventOverran], WouldShortCircuit: n[eventWouldShortCircuit], ObserverPanics: n[eventObserverPanic],
+		Emitted: n[eventEmitted], CacheHits: n[eventCacheHit], Collapsed: n[eventCollapsed],
 	}
 }
 

@@ -65,13 +65,23 @@ type job[In, T any] struct {
 
 // performInPool is perform under pool isolation, from the permit on.
 func performInPool[In, T any](c *call, t task[In, T]) (v T, err error) {
+	j, err := enlist(c, t)
+	if err != nil {
+		return v, err
+	}
+	return j.wait(c)
+}
+
+// enlist gives a call a worker or a place in the queue. An error is the call's,
+// settled.
+func enlist[In, T any](c *call, t task[In, T]) (*job[In, T], error) {
 	b := &c.cmd.dependency.bulkhead
 	c.now = c.cmd.clock.Now()
 	c.submit(c.now)
 	free := b.permits.TryAcquire()
 	room := b.bounds.Load().queue
 	if !free && b.permits.Queued() >= room {
-		return v, c.reject()
+		return nil, c.reject()
 	}
 	j := &job[In, T]{task: t, call: *c, wake: make(chan bool, 2)}
 	if c.deadline != mono.Never {
@@ -86,7 +96,7 @@ func performInPool[In, T any](c *call, t task[In, T]) (v T, err error) {
 			free, j.queued = true, false
 		case semaphore.Full, semaphore.Closed:
 			c.cmd.waiting.Add(-1)
-			return v, c.reject()
+			return nil, c.reject()
 		}
 	}
 	if free {
@@ -94,7 +104,7 @@ func performInPool[In, T any](c *call, t task[In, T]) (v T, err error) {
 		j.state.word.Store(jobRunning)
 		go work(j)
 	}
-	return j.wait(c)
+	return j, nil
 }
 
 // turn is what the bulkhead calls when a queued job may go, or never will.

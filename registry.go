@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/firebreak-go/firebreak/internal/mono"
+	"github.com/firebreak-go/firebreak/internal/semaphore"
 )
 
 // A Registry holds the dependencies and commands of a service. Make one, with the
@@ -29,6 +30,9 @@ type Registry struct {
 	sorted    atomic.Pointer[[]*Command]  // all commands, by dependency, name and key
 	shut      atomic.Bool                 // set under mu
 
+	goroutines semaphore.Semaphore // one permit for each of ours that no bulkhead counts; no limit
+	batches    batches
+
 	mu           sync.Mutex // guards the rest, and all settings; taken before any other lock
 	defaults     Config
 	document     Document
@@ -42,13 +46,15 @@ type Registry struct {
 // defaults. It panics on a bad Config, as all constructors do.
 func NewRegistry(defaults Config) *Registry {
 	mustBeGood(&defaults, "registry")
-	return &Registry{
+	r := &Registry{
 		clock:        mono.NewClock(),
 		defaults:     defaults,
 		dependencies: map[string]*Dependency{},
 		commands:     map[string]*Command{},
 		keyed:        map[string]*Keyed{},
 	}
+	r.goroutines.Init(semaphore.Unlimited)
+	return r
 }
 
 // A Dependency is what commands call: a service, a database, a cache. It has one
@@ -352,8 +358,8 @@ func (r *Registry) Unclaimed() []string {
 // ctx's and lists each command with calls in flight, and for how long at least: since
 // Shutdown was called.
 //
-// It waits for runs whose caller has left and for [Command.Begin], not for
-// fallbacks. Further calls wait as well, each for itself. There is no way back.
+// It waits for runs whose caller has left, for [Command.Begin] and for each [Future],
+// its fallbacks included; not for those that run on a caller's goroutine. Further calls wait as well, each for itself. There is no way back.
 func (r *Registry) Shutdown(ctx context.Context) error {
 	began := time.Now()
 	r.mu.Lock()
@@ -370,12 +376,18 @@ func (r *Registry) Shutdown(ctx context.Context) error {
 		for _, d := range dependencies {
 			d.bulkhead.permits.Close()
 		}
+		r.goroutines.Close()
+		r.batches.leave()
 		for _, cmd := range all { // last: however slow observers are, nobody waits any more
 			cmd.circuit.tell()
 		}
 	}
+	idles := make([]<-chan struct{}, 0, len(dependencies)+1)
 	for _, d := range dependencies {
-		idle := d.bulkhead.permits.Idle()
+		idles = append(idles, d.bulkhead.permits.Idle())
+	}
+	idles = append(idles, r.goroutines.Idle())
+	for _, idle := range idles {
 		select {
 		case <-idle: // also if ctx is over
 			continue
@@ -409,6 +421,9 @@ func (r *Registry) stuck(since time.Duration, err error) error {
 		if n := cmd.metrics.inFlight(); n > 0 {
 			lines = append(lines, fmt.Sprintf("%s: %d in flight for at least %v", cmd.name, n, since.Truncate(time.Millisecond)))
 		}
+	}
+	if n := r.goroutines.InFlight(); len(lines) == 0 && n > 0 {
+		lines = append(lines, fmt.Sprintf("%d futures in their fallbacks for at least %v", n, since.Truncate(time.Millisecond)))
 	}
 	return fmt.Errorf("firebreak: shutdown: %s: %w", strings.Join(lines, "; "), err)
 }

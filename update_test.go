@@ -238,6 +238,39 @@ func howManyProbe(t *testing.T, cmd *firebreak.Command) any {
 	}
 }
 
+func whatIsNoted(t *testing.T, cmd *firebreak.Command) any {
+	t.Helper()
+	ctx := firebreak.WithScope(t.Context())
+	_, err := firebreak.Do(ctx, cmd, succeed)
+	require.NoError(t, err)
+	return firebreak.RequestLog(ctx).String()
+}
+
+func howLongAKeyWaits(t *testing.T, cmd *firebreak.Command) any {
+	t.Helper()
+	began := time.Now()
+	get := firebreak.Collapse(cmd, func(_ context.Context, keys []int) (map[int]time.Duration, error) {
+		return map[int]time.Duration{keys[0]: time.Since(began)}, nil
+	})
+	waited, err := get(t.Context(), 1)
+	require.NoError(t, err)
+	return waited
+}
+
+func howManyKeysLeave(t *testing.T, cmd *firebreak.Command) any {
+	t.Helper()
+	get := firebreak.Collapse(cmd, func(_ context.Context, keys []int) (map[int]int, error) {
+		sizes := map[int]int{}
+		for _, key := range keys {
+			sizes[key] = len(keys)
+		}
+		return sizes, nil
+	})
+	sizes, err := firebreak.Gather(t.Context(), []int{1, 2, 3, 4, 5, 6}, firebreak.Unlimited, get)
+	require.NoError(t, err)
+	return sizes[1]
+}
+
 // Of each field that Update may change: what is seen when code says before, and
 // when a document says after.
 var liveFields = []struct {
@@ -260,6 +293,7 @@ var liveFields = []struct {
 	{"RecoverPanics", firebreak.Config{}, firebreak.Config{RecoverPanics: firebreak.On}, whatBecomesOfAPanic, "a panic", "an error"},
 	{"CountCallerDeadlines", firebreak.Config{}, firebreak.Config{CountCallerDeadlines: firebreak.On}, errorPercentageOfACallersDeadline, 0.0, 100.0},
 	{"CountRejections", firebreak.Config{MaxConcurrent: 1}, firebreak.Config{CountRejections: firebreak.On}, errorPercentageOfARejection, 0.0, 100.0},
+	{"RequestLog", firebreak.Config{}, firebreak.Config{RequestLog: firebreak.On}, whatIsNoted, "", "dep[SUCCESS][0ms]"},
 	{"Mode", firebreak.Config{}, firebreak.Config{Mode: firebreak.ForceOpen}, modeAndAnswer, "auto, open: false", "force_open, open: true"},
 	{"Window", firebreak.Config{}, firebreak.Config{Window: 20 * time.Second}, countedAfter15s, "0 0 0", "1 100 1"},
 	{"RequestVolumeThreshold", firebreak.Config{RequestVolumeThreshold: 5}, firebreak.Config{RequestVolumeThreshold: 7}, failuresToOpen, 5, 7},
@@ -289,6 +323,8 @@ var liveFields = []struct {
 	},
 	{"SleepJitterPercentage", firebreak.Config{}, firebreak.Config{SleepJitterPercentage: 50}, isSpread, false, true},
 	{"Probes", firebreak.Config{Probes: 2}, firebreak.Config{Probes: 3}, howManyProbe, 2, 3},
+	{"BatchWindow", firebreak.Config{BatchWindow: 2 * time.Second}, firebreak.Config{BatchWindow: 3 * time.Second}, howLongAKeyWaits, 2 * time.Second, 3 * time.Second},
+	{"MaxBatch", firebreak.Config{MaxBatch: 2}, firebreak.Config{MaxBatch: 3}, howManyKeysLeave, 2, 3},
 }
 
 func TestEveryLiveFieldHasARow(t *testing.T) {

@@ -1,0 +1,184 @@
+package firebreak
+
+import (
+	"context"
+	"sync/atomic"
+)
+
+// Cached returns fn, run once for each key in a scope ([WithScope]): who asks for a key
+// that is being fetched waits for it, who asks later gets what came of it. Errors are
+// not kept, nor values that a fallback made: the next one asks again. Without a scope
+// it is fn.
+//
+// fn runs in a goroutine of its own, under the values of the first caller's context
+// but not its end: each caller waits as long as its own context lasts, and when the
+// last has left, the context of fn ends. A panic of fn is everybody's error, a
+// [*PanicError]. Values are shared: do not change one.
+//
+// fn is not guarded by cmd: it is what [Bind] or [Collapse] made. cmd is where those
+// are counted who got a value, or an error, that somebody else asked for
+// ([Counts.CacheHits]); they are no calls. Cached panics if cmd or fn is nil.
+func Cached[K comparable, V any](cmd *Command, fn func(context.Context, K) (V, error)) func(context.Context, K) (V, error) {
+	if cmd == nil || fn == nil {
+		panic("firebreak: Cached needs a command and a function")
+	}
+	cached.Store(true)
+	c := &cache[K, V]{cmd: cmd, fn: fn}
+	return c.get
+}
+
+type cache[K comparable, V any] struct {
+	cmd *Command
+	fn  func(context.Context, K) (V, error)
+}
+
+// A sharing is one run of fn, for all who ask meanwhile or, if it is kept, later.
+// Invariant: whoever finds it in the scope's cache joins it, and it is there from its
+// beginning until it comes to nothing that is kept, or its last waiter leaves.
+type sharing[V any] struct {
+	done   chan struct{} // closed when v and err are there
+	cancel context.CancelFunc
+	v      V
+	err    error
+	mended mended
+
+	// Guarded by the scope's mu.
+	waiters int
+	over    bool
+}
+
+func (c *cache[K, V]) get(ctx context.Context, key K) (V, error) {
+	must(ctx != nil)
+	s := scopeOf(ctx)
+	if s == nil {
+		return c.fn(ctx, key)
+	}
+	s.mu.Lock()
+	sh := c.of(s)[key]
+	if sh == nil && ctx.Err() != nil { // nobody to ask for: whoever makes the call says so
+		s.mu.Unlock()
+		return c.fn(ctx, key)
+	}
+	hit := sh != nil
+	if hit {
+		sh.waiters++
+	} else {
+		sh = c.shareLocked(ctx, s, key)
+	}
+	s.mu.Unlock()
+	if hit {
+		c.cmd.hit(s)
+	}
+	return c.wait(ctx, s, key, sh)
+}
+
+// of returns the values of one scope.
+func (c *cache[K, V]) of(s *scope) map[K]*sharing[V] {
+	if all, ok := s.caches[c].(map[K]*sharing[V]); ok {
+		return all
+	}
+	if s.caches == nil {
+		s.caches = map[any]any{}
+	}
+	all := map[K]*sharing[V]{}
+	s.caches[c] = all
+	return all
+}
+
+func (c *cache[K, V]) shareLocked(ctx context.Context, s *scope, key K) *sharing[V] {
+	sh := &sharing[V]{done: make(chan struct{}), waiters: 1}
+	ctx, sh.cancel = context.WithCancel(sh.mended.within(context.WithoutCancel(ctx)))
+	c.of(s)[key] = sh
+	counted := c.cmd.registry.goroutines.TryAcquire()
+	go func() {
+		defer func() {
+			c.end(s, key, sh)
+			if counted {
+				c.cmd.registry.goroutines.Release()
+			}
+		}()
+		returned := false
+		defer func() {
+			if !returned {
+				sh.err = panicked(recover()).err
+			}
+		}()
+		sh.v, sh.err = c.fn(ctx, key)
+		returned = true
+	}()
+	return sh
+}
+
+// end hands out what came of it.
+func (c *cache[K, V]) end(s *scope, key K, sh *sharing[V]) {
+	s.mu.Lock()
+	sh.over = true
+	if sh.err != nil || sh.mended.is() {
+		c.forgetLocked(s, key, sh)
+	}
+	s.mu.Unlock()
+	close(sh.done)
+	sh.cancel()
+}
+
+func (c *cache[K, V]) forgetLocked(s *scope, key K, sh *sharing[V]) {
+	if all := c.of(s); all[key] == sh {
+		delete(all, key)
+	}
+}
+
+func (c *cache[K, V]) wait(ctx context.Context, s *scope, key K, sh *sharing[V]) (V, error) {
+	select {
+	case <-sh.done:
+	default: // what is there goes before the end of ctx
+		select {
+		case <-sh.done:
+		case <-ctx.Done():
+			c.leave(s, key, sh)
+			var none V
+			return none, ctx.Err()
+		}
+	}
+	if sh.mended.is() {
+		tellMended(ctx)
+	}
+	return sh.v, sh.err
+}
+
+// leave takes one waiter away; the last one ends what nobody wants any more.
+func (c *cache[K, V]) leave(s *scope, key K, sh *sharing[V]) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh.waiters--
+	if sh.waiters == 0 && !sh.over {
+		c.forgetLocked(s, key, sh)
+		sh.cancel()
+	}
+}
+
+// mended tells that a fallback answered a call, so that what came of it is not the
+// dependency's and not to be kept.
+type mended struct{ flag atomic.Bool }
+
+type mendedKey struct{}
+
+// cached is set when there is something that must know (the first [Cached]): till then
+// fallbacks do not look for it.
+var cached atomic.Bool
+
+// within returns a context in which fallbacks that answer set m.
+func (m *mended) within(ctx context.Context) context.Context {
+	return context.WithValue(ctx, mendedKey{}, m)
+}
+
+func (m *mended) is() bool { return m.flag.Load() }
+
+// tellMended is for a fallback that has answered in ctx.
+func tellMended(ctx context.Context) {
+	if !cached.Load() {
+		return
+	}
+	if m, ok := ctx.Value(mendedKey{}).(*mended); ok {
+		m.flag.Store(true)
+	}
+}

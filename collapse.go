@@ -1,0 +1,298 @@
+package firebreak
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Collapse makes one call of load, through cmd, of keys that are asked for one by one:
+// the first key of a batch waits [Config.BatchWindow] for others, unless there are
+// [Config.MaxBatch] of them before. Callers in a scope ([WithScope]) share batches
+// with that scope's alone, the others with each other: load sees the context values
+// of a batch's first caller.
+//
+// load gets each key once and answers with a map. An error of load is every key's,
+// unless it is a [KeyErrors] (or wraps one): then those keys have theirs, the others
+// their value, and the call is [Expected]. A key that the map lacks has
+// [ErrNoResult]. Fallbacks answer for all keys of the batch, where [Do]'s would. A
+// panic is everybody's error, a [*PanicError].
+//
+// Each caller waits as long as its own context lasts. load's context ends with
+// [Config.Timeout], which begins when the batch leaves, and when all callers have left;
+// a batch that all have left before is no call. If the circuit refuses calls, a key
+// is refused at once, as a call. Collapsed keys are counted in [Counts.Collapsed].
+//
+// Make it once, beside the command. It panics if cmd or load is nil.
+func Collapse[K comparable, V any](cmd *Command, load func(context.Context, []K) (map[K]V, error), fallbacks ...func(ctx context.Context, keys []K, cause error) (map[K]V, error)) func(context.Context, K) (V, error) {
+	if cmd == nil || load == nil {
+		panic("firebreak: Collapse needs a command and a function")
+	}
+	c := &collapser[K, V]{cmd: cmd, load: load, fallbacks: fallbacks, open: map[*scope]*batch[K, V]{}}
+	return c.get
+}
+
+type collapser[K comparable, V any] struct {
+	cmd       *Command
+	load      func(context.Context, []K) (map[K]V, error)
+	fallbacks []func(ctx context.Context, keys []K, cause error) (map[K]V, error)
+
+	mu   sync.Mutex              // guards open, and batches till they leave
+	open map[*scope]*batch[K, V] // that take keys; nil is for callers without a scope
+}
+
+// A batch is keys that go to load together.
+//
+//	open ──▶ left ──▶ done        its window is over, it is full, or Shutdown
+//	  └────▶ dropped              everybody has gone
+//
+// Invariant: it is open while it is in collapser.open, and whoever takes it out does
+// what follows.
+type batch[K comparable, V any] struct {
+	of      *collapser[K, V]
+	scope   *scope
+	ctx     context.Context // load's
+	cancel  context.CancelFunc
+	timer   *time.Timer
+	counted bool // among the registry's goroutines, from the beginning
+	mended  mended
+
+	// Guarded by collapser.mu.
+	keys    []K
+	askers  map[K]int // of each key
+	waiting int       // askers, all together
+
+	asked uint64 // askers when it left
+	// Written before done is closed.
+	done   chan struct{}
+	values map[K]V
+	err    error
+}
+
+func (c *collapser[K, V]) get(ctx context.Context, key K) (V, error) {
+	must(ctx != nil)
+	if ctx.Err() != nil || c.cmd.refuses() {
+		keys := []K{key}
+		values, err := Do(ctx, c.cmd, c.loading(keys), c.falling(keys)...)
+		return resultFor(key, values, err)
+	}
+	return c.join(ctx, key).wait(ctx, key)
+}
+
+// loading is what the call of some keys runs.
+func (c *collapser[K, V]) loading(keys []K) func(context.Context) (map[K]V, error) {
+	return func(ctx context.Context) (map[K]V, error) {
+		values, err := c.load(ctx, keys)
+		if keyErrorsOf[K](err) != nil && markOf(err) == nil {
+			err = Mark(err, Expected)
+		}
+		return values, err
+	}
+}
+
+// falling is the fallbacks of the call of some keys.
+func (c *collapser[K, V]) falling(keys []K) []Fallback[map[K]V] {
+	fs := make([]Fallback[map[K]V], 0, len(c.fallbacks))
+	for _, f := range c.fallbacks {
+		if f != nil {
+			fs = append(fs, func(ctx context.Context, cause error) (map[K]V, error) { return f(ctx, keys, cause) })
+		}
+	}
+	return fs
+}
+
+// keyErrorsOf finds the errors of keys in an error of load's, but not in one of
+// another command's, which speaks of that one's keys.
+func keyErrorsOf[K comparable](err error) KeyErrors[K] {
+	for ; err != nil; err = errors.Unwrap(err) {
+		switch e := err.(type) { //nolint:errorlint // one step at a time, as some are not gone into
+		case KeyErrors[K]:
+			return e
+		case *Error, *PanicError:
+			return nil
+		}
+	}
+	return nil
+}
+
+// resultFor is one key's share of what the call of a batch came to.
+func resultFor[K comparable, V any](key K, values map[K]V, err error) (v V, _ error) {
+	if err != nil {
+		errs := keyErrorsOf[K](err)
+		if errs == nil {
+			return v, err
+		}
+		if err := errs[key]; err != nil {
+			return v, err
+		}
+	}
+	v, ok := values[key]
+	if !ok {
+		return v, fmt.Errorf("%w: %v", ErrNoResult, key)
+	}
+	return v, nil
+}
+
+// refuses tells whether a call now would find the circuit shut.
+func (c *Command) refuses() bool {
+	e, simple := c.circuit.present()
+	if simple && e.admits() {
+		return false
+	}
+	d := e.door.Load()
+	return d != nil && d.shut(c.clock.Now()) && !c.circuit.shadowing(e)
+}
+
+func (c *collapser[K, V]) newBatch(ctx context.Context, s *scope) *batch[K, V] {
+	b := &batch[K, V]{of: c, scope: s, done: make(chan struct{}), askers: map[K]int{}}
+	b.ctx, b.cancel = context.WithCancel(b.mended.within(context.WithoutCancel(ctx)))
+	b.counted = c.cmd.registry.goroutines.TryAcquire()
+	return b
+}
+
+// join puts a key into the batch of its scope.
+func (c *collapser[K, V]) join(ctx context.Context, key K) *batch[K, V] {
+	s, rules := scopeOf(ctx), &c.cmd.settings.Load().batch
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.open[s]
+	if b == nil {
+		b = c.newBatch(ctx, s)
+		c.open[s] = b
+		b.timer = time.AfterFunc(rules.window, b.leave)
+		c.cmd.registry.batches.add(b)
+	}
+	b.add(key)
+	if len(b.keys) >= rules.most || !b.counted { // full, or the registry is shutting down
+		b.closeLocked()
+		go b.run()
+	}
+	return b
+}
+
+func (b *batch[K, V]) add(key K) {
+	if b.askers[key] == 0 {
+		b.keys = append(b.keys, key)
+	}
+	b.askers[key]++
+	b.waiting++
+}
+
+// closeLocked takes a batch out of those that take keys.
+func (b *batch[K, V]) closeLocked() {
+	b.asked = uint64(b.waiting)
+	delete(b.of.open, b.scope)
+	b.timer.Stop()
+	b.of.cmd.registry.batches.remove(b)
+}
+
+// leave is the end of the window, or Shutdown.
+func (b *batch[K, V]) leave() {
+	c := b.of
+	c.mu.Lock()
+	open := c.open[b.scope] == b
+	if open {
+		b.closeLocked()
+	}
+	c.mu.Unlock()
+	if open {
+		b.run()
+	}
+}
+
+// run is the call. Nobody adds keys any more.
+func (b *batch[K, V]) run() {
+	defer b.end()
+	c := b.of
+	c.cmd.metrics.also(eventCollapsed, b.asked, c.cmd.clock.Now())
+	fl := &flight[map[K]V]{
+		future: &Future[map[K]V]{}, task: task[struct{}, map[K]V]{run: c.loading(b.keys)}, fallbacks: c.falling(b.keys),
+	}
+	fl.call.collapsed = true
+	defer func() { b.values, b.err = fl.future.v, fl.future.err }() // also if load called Goexit
+	if fl.begin(b.ctx, c.cmd) {
+		fl.fly()
+	}
+}
+
+// end hands out what came of it.
+func (b *batch[K, V]) end() {
+	close(b.done)
+	b.cancel()
+	if b.counted {
+		b.of.cmd.registry.goroutines.Release()
+	}
+}
+
+func (b *batch[K, V]) wait(ctx context.Context, key K) (V, error) {
+	select {
+	case <-b.done:
+	default: // what is there goes before the end of ctx
+		select {
+		case <-b.done:
+		case <-ctx.Done():
+			b.forsake(key)
+			var none V
+			return none, ctx.Err()
+		}
+	}
+	if b.mended.is() {
+		tellMended(ctx)
+	}
+	return resultFor(key, b.values, b.err)
+}
+
+// forsake takes one asker away. The last one of a key takes that out of a batch that
+// has not left; the last one of all ends the batch.
+func (b *batch[K, V]) forsake(key K) {
+	c := b.of
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b.waiting--
+	b.askers[key]--
+	open := c.open[b.scope] == b
+	if open && b.askers[key] == 0 {
+		b.keys = slices.DeleteFunc(b.keys, func(k K) bool { return k == key })
+	}
+	switch {
+	case b.waiting > 0:
+	case open:
+		b.closeLocked()
+		b.end()
+	default:
+		b.cancel()
+	}
+}
+
+// batches are the open batches of a registry, for Shutdown to send off.
+type batches struct {
+	mu   sync.Mutex
+	open map[interface{ leave() }]struct{}
+}
+
+func (bs *batches) add(b interface{ leave() }) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	if bs.open == nil {
+		bs.open = map[interface{ leave() }]struct{}{}
+	}
+	bs.open[b] = struct{}{}
+}
+
+func (bs *batches) remove(b interface{ leave() }) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	delete(bs.open, b)
+}
+
+// leave has all of them leave, each on a goroutine of its own.
+func (bs *batches) leave() {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	for b := range bs.open {
+		go b.leave()
+	}
+}

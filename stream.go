@@ -1,0 +1,131 @@
+package firebreak
+
+import (
+	"context"
+	"iter"
+)
+
+// Stream returns a sequence like run's, guarded by cmd. Each range over it is one call,
+// on the ranging goroutine: admitted when the loop begins, with a permit until it is
+// left; under pool isolation it takes no worker and no place in a queue.
+//
+// [Config.Timeout] bounds each wait for an item, that for the first from the beginning.
+// The loop's own work is not counted. An item that comes too late is not yielded: the
+// stream ends with [ErrTimeout], as its context has ended.
+//
+// The first error that run yields is the call's, and ends the stream. The last thing
+// that the loop gets is then what [Do] would return. Before the first item fallbacks
+// are asked, in order: one whose first yield is an error passes to the next. A stream
+// that ends without an error is a success, and so is one whose loop is left after an
+// item, as the dependency was answering.
+//
+// A panic in run goes on up, unless [Config.RecoverPanics] makes it an error; one in
+// the loop's body is none of the dependency's. Stream panics if ctx, cmd or run is
+// nil.
+func Stream[T any](ctx context.Context, cmd *Command, run func(context.Context) iter.Seq2[T, error], fallbacks ...func(ctx context.Context, cause error) iter.Seq2[T, error]) iter.Seq2[T, error] {
+	must(ctx != nil && cmd != nil && run != nil)
+	given := false
+	for _, f := range fallbacks {
+		given = given || f != nil
+	}
+	return func(yield func(T, error) bool) {
+		s := &stream[T]{run: run, fallbacks: fallbacks, yield: yield}
+		first := call{begun: true, given: given}
+		first.of(ctx, cmd)
+		c, err := begin(&first)
+		s.call = &first
+		if c != nil {
+			s.call = &c.call
+		}
+		if err == nil {
+			err = s.items(c)
+		}
+		if s.call.asks && !s.left {
+			err = s.fallBack(err)
+		}
+		if err != nil && !s.left {
+			var none T
+			yield(none, err)
+		}
+	}
+}
+
+// A stream is one loop over a [Stream].
+type stream[T any] struct {
+	run       func(context.Context) iter.Seq2[T, error]
+	fallbacks []func(ctx context.Context, cause error) iter.Seq2[T, error]
+	yield     func(T, error) bool
+	call      *call
+	left      bool // the loop was
+}
+
+// items yields what run does, and returns the error of the call.
+func (s *stream[T]) items(c *Call) (err error) {
+	defer c.End()
+	returned := false
+	defer func() {
+		switch {
+		case returned:
+		case s.call.looping: // a panic or Goexit of the loop's
+			c.Settle(nil) //nolint:errcheck // nil
+		case s.call.set.recoverPanics:
+			if r := recover(); r != nil {
+				end := panicked(r)
+				err = end.err
+				c.settleAs(end)
+			}
+		}
+	}()
+	for v, failure := range s.run(c.Context()) {
+		if failure != nil {
+			err = c.Settle(failure)
+			break
+		}
+		if !c.Extend(Off) {
+			err = c.Settle(context.DeadlineExceeded)
+			break
+		}
+		s.call.bare = true
+		s.call.cmd.metrics.also(eventEmitted, 1, s.call.cmd.clock.Now())
+		if !s.give(v, nil) {
+			break
+		}
+		if t := s.call.set.timeout; t > 0 {
+			c.Extend(t)
+		}
+	}
+	returned = true
+	c.Settle(nil) //nolint:errcheck // nil; or it is settled
+	return err
+}
+
+// give hands an item to the loop, and tells whether it wants more.
+func (s *stream[T]) give(v T, err error) bool {
+	s.call.looping = true
+	more := s.yield(v, err)
+	s.call.looping = false
+	s.left = !more
+	return more
+}
+
+// fallBack yields what a fallback does, and returns the error if none does.
+func (s *stream[T]) fallBack(cause error) error {
+	_, err := answer(s.call, struct{}{}, cause, len(s.fallbacks), func(i int, ctx context.Context, cause error) (none struct{}, err error, asked bool) {
+		if s.fallbacks[i] == nil {
+			return none, nil, false
+		}
+		some := false
+		for v, failure := range s.fallbacks[i](ctx, cause) {
+			if failure != nil && !some {
+				return none, failure, true
+			}
+			some = true
+			if !s.give(v, failure) || failure != nil {
+				s.left = true
+				break
+			}
+		}
+		return none, nil, true
+	})
+	return err
+}
