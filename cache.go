@@ -13,11 +13,13 @@ import (
 // fn runs in a goroutine of its own, under the values of the first caller's context
 // but not its end: each caller waits as long as its own context lasts, and when the
 // last has left, the context of fn ends. A panic of fn is everybody's error, a
-// [*PanicError]. Values are shared: do not change one.
+// [*PanicError]. Values are shared: do not change one. An fn that asks for its own key
+// waits for itself.
 //
 // fn is not guarded by cmd: it is what [Bind] or [Collapse] made. cmd is where those
 // are counted who got a value, or an error, that somebody else asked for
-// ([Counts.CacheHits]); they are no calls. Cached panics if cmd or fn is nil.
+// ([Counts.CacheHits]); they are no calls. Cached panics if cmd or fn is nil. In a scope,
+// what it returns panics on a key that cannot be compared: an interface with a slice.
 func Cached[K comparable, V any](cmd *Command, fn func(context.Context, K) (V, error)) func(context.Context, K) (V, error) {
 	if cmd == nil || fn == nil {
 		panic("firebreak: Cached needs a command and a function")
@@ -53,23 +55,38 @@ func (c *cache[K, V]) get(ctx context.Context, key K) (V, error) {
 	if s == nil {
 		return c.fn(ctx, key)
 	}
-	s.mu.Lock()
-	sh := c.of(s)[key]
-	if sh == nil && ctx.Err() != nil { // nobody to ask for: whoever makes the call says so
-		s.mu.Unlock()
+	sh, hit := c.join(ctx, s, key)
+	switch {
+	case sh == nil:
 		return c.fn(ctx, key)
-	}
-	hit := sh != nil
-	if hit {
-		sh.waiters++
-	} else {
-		sh = c.shareLocked(ctx, s, key)
-	}
-	s.mu.Unlock()
-	if hit {
+	case !sh.wait(ctx):
+		c.leave(s, key, sh)
+		var none V
+		return none, ctx.Err()
+	case hit:
 		c.cmd.hit(s)
 	}
-	return c.wait(ctx, s, key, sh)
+	if sh.mended.is() {
+		tellMended(ctx)
+	}
+	return sh.v, sh.err
+}
+
+// join finds the run that a caller is to wait for, or begins it. It is nil for a caller
+// whose context is over, unless there is a value: whoever makes the call says so.
+func (c *cache[K, V]) join(ctx context.Context, s *scope, key K) (sh *sharing[V], hit bool) {
+	gone := ctx.Err() != nil
+	s.mu.Lock()
+	defer s.mu.Unlock() // also if the key cannot be compared
+	sh = c.of(s)[key]
+	switch {
+	case gone && (sh == nil || !sh.over):
+		return nil, false
+	case sh == nil:
+		return c.shareLocked(ctx, s, key), false
+	}
+	sh.waiters++
+	return sh, true
 }
 
 // of returns the values of one scope.
@@ -112,11 +129,11 @@ func (c *cache[K, V]) shareLocked(ctx context.Context, s *scope, key K) *sharing
 // end hands out what came of it.
 func (c *cache[K, V]) end(s *scope, key K, sh *sharing[V]) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	sh.over = true
 	if sh.err != nil || sh.mended.is() {
 		c.forgetLocked(s, key, sh)
 	}
-	s.mu.Unlock()
 	close(sh.done)
 	sh.cancel()
 }
@@ -127,22 +144,19 @@ func (c *cache[K, V]) forgetLocked(s *scope, key K, sh *sharing[V]) {
 	}
 }
 
-func (c *cache[K, V]) wait(ctx context.Context, s *scope, key K, sh *sharing[V]) (V, error) {
+// wait tells whether the run was over before ctx.
+func (sh *sharing[V]) wait(ctx context.Context) bool {
+	select {
+	case <-sh.done: // what is there goes before the end of ctx
+		return true
+	default:
+	}
 	select {
 	case <-sh.done:
-	default: // what is there goes before the end of ctx
-		select {
-		case <-sh.done:
-		case <-ctx.Done():
-			c.leave(s, key, sh)
-			var none V
-			return none, ctx.Err()
-		}
+		return true
+	case <-ctx.Done():
+		return false
 	}
-	if sh.mended.is() {
-		tellMended(ctx)
-	}
-	return sh.v, sh.err
 }
 
 // leave takes one waiter away; the last one ends what nobody wants any more.

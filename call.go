@@ -42,11 +42,18 @@ func (c *Command) Begin(ctx context.Context) (*Call, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if cl.call.inject != nil { // it failed, panicked or called Goexit
+			cl.End()
+		}
+	}()
+	if err := cl.inject(); err != nil {
+		return nil, err
+	}
 	return cl, nil
 }
 
-// begin admits a call that has its settings. With an error it is settled; a Call beside
-// one had been admitted and is over.
+// begin admits a call that has its settings. An error is the call's, settled.
 func begin(first *call) (*Call, error) {
 	if err := first.admit(); err != nil {
 		return nil, err
@@ -57,22 +64,16 @@ func begin(first *call) (*Call, error) {
 		c.armLocked(first.now)
 		c.mu.Unlock()
 	}
-	return c, c.inject()
+	return c, nil
 }
 
 // inject calls what an override put in the place of the work. An error of it is
-// the call's, which is then over.
+// the call's, which is then settled.
 func (c *Call) inject() error {
 	if c.call.inject == nil {
 		return nil
 	}
-	defer func() {
-		if c.call.inject != nil { // it failed, panicked or called Goexit
-			c.End()
-		}
-	}()
-	err := c.call.inject(c.Context())
-	if err != nil {
+	if err := c.call.inject(c.Context()); err != nil {
 		return c.Settle(err)
 	}
 	c.call.inject = nil

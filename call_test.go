@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/firebreak-go/firebreak"
 )
@@ -774,4 +777,121 @@ func TestInjectOutlastsACallerInAPool(t *testing.T) {
 		}
 		require.Equal(t, uint64(20), total(p.cmd).Timeout)
 	})
+}
+
+// S63: at random the deadline is moved to later or sooner, lifted and set again, and
+// time passes to around it. A simple model knows when the context ends: one timer that
+// is moved by nobody but its own firing shall not be seen to be one.
+func TestS63_ExtendModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			timeout := rapid.SampledFrom([]time.Duration{firebreak.Off, time.Second, 3 * time.Second}).Draw(t, "timeout")
+			cmd := firebreak.NewRegistry(firebreak.Config{}).Command("dep", firebreak.Config{Timeout: timeout})
+			call, err := cmd.Begin(context.Background())
+			require.NoError(t, err)
+			began := time.Now()
+			const never = time.Duration(math.MaxInt64)
+			var ended atomic.Int64 // when the context did
+			stop := context.AfterFunc(call.Context(), func() { ended.Store(int64(time.Since(began))) })
+
+			deadline, over, settled := never, false, false // as they should be
+			if timeout > 0 {
+				deadline = timeout
+			}
+			pass := func(d time.Duration) {
+				time.Sleep(d)
+				synctest.Wait()
+				if !settled && !over && time.Since(began) >= deadline {
+					over = true
+				}
+				require.Equal(t, over, call.Context().Err() != nil, "after %v, with the deadline at %v", time.Since(began), deadline)
+				if over {
+					require.Equal(t, context.DeadlineExceeded, call.Context().Err())
+					require.Equal(t, firebreak.ErrTimeout, context.Cause(call.Context()))
+					require.EqualValues(t, deadline, ended.Load())
+				}
+			}
+			t.Repeat(map[string]func(*rapid.T){
+				"extend": func(t *rapid.T) {
+					d := rapid.SampledFrom([]time.Duration{firebreak.Off, 0, 1, time.Second / 2, time.Second, 2 * time.Second, time.Minute}).Draw(t, "to")
+					ok := call.Extend(d)
+					require.Equal(t, !over && !settled, ok)
+					if !ok {
+						return
+					}
+					if deadline = never; d != firebreak.Off {
+						deadline = time.Since(began) + d
+					}
+					pass(0)
+				},
+				"wait": func(t *rapid.T) {
+					pass(time.Duration(rapid.IntRange(0, 1500).Draw(t, "ms")) * time.Millisecond)
+				},
+				"wait for the deadline": func(t *rapid.T) {
+					if left := deadline - time.Since(began); deadline != never && left > 0 {
+						pass(max(0, left+time.Duration(rapid.IntRange(-1, 1).Draw(t, "ns"))))
+					}
+				},
+				"settle, sometimes": func(t *rapid.T) {
+					if rapid.IntRange(0, 9).Draw(t, "sometimes") > 0 {
+						return
+					}
+					err := call.Settle(errBoom)
+					if !settled {
+						require.Equal(t, over, errors.Is(err, firebreak.ErrTimeout))
+					}
+					settled = true
+					pass(time.Hour)
+				},
+			})
+			call.End()
+			stop()
+			require.False(t, call.Extend(time.Second))
+			require.Error(t, call.Context().Err())
+			c := total(cmd)
+			require.EqualValues(t, 1, c.Calls())
+			switch {
+			case over:
+				require.EqualValues(t, 1, c.Timeout)
+			case settled:
+				require.EqualValues(t, 1, c.Failure)
+			default:
+				require.EqualValues(t, 1, c.Panic)
+			}
+			require.Zero(t, cmd.Snapshot().InFlight)
+		})
+	})
+}
+
+// Many at once move it, while time passes and somebody settles: the context ends by
+// the timeout or with End, and what is counted is one outcome.
+func TestS63_ExtendUnderContention(t *testing.T) {
+	p := newPlace(t, semaphores, firebreak.Config{MaxConcurrent: 1, Timeout: 50 * time.Microsecond, Mode: firebreak.ForceClosed})
+	const calls = 200
+	for range calls {
+		call := begun(t, t.Context(), p.cmd)
+		var all sync.WaitGroup
+		for i := range 4 {
+			all.Go(func() {
+				for n := range 20 {
+					if !call.Extend([]time.Duration{firebreak.Off, time.Microsecond, time.Millisecond, 20 * time.Microsecond}[(i+n)%4]) {
+						return
+					}
+					runtime.Gosched()
+				}
+				_ = call.Settle(nil)
+			})
+		}
+		all.Wait()
+		past := call.Context().Err()
+		require.False(t, call.Extend(time.Hour))
+		call.End()
+		require.Error(t, call.Context().Err())
+		if past != nil {
+			require.Equal(t, context.DeadlineExceeded, past)
+		}
+	}
+	c := total(p.cmd)
+	require.EqualValues(t, calls, c.Calls())
+	require.EqualValues(t, calls, c.Success+c.Timeout)
 }

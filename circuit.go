@@ -337,8 +337,16 @@ func (c *circuit) calm(e *era, j *judgement) {
 	}
 }
 
-// record spends the token of an executed call.
+// record spends the token of an executed call, and notes in it whether there may be
+// news.
 func (c *circuit) record(call *call, h health, slow bool, end *ending) {
+	c.spend(call, h, slow, end)
+	if c.era.Load() != call.token.era {
+		call.tells = true
+	}
+}
+
+func (c *circuit) spend(call *call, h health, slow bool, end *ending) {
 	j := judgement{now: call.now, err: end.cause, hint: end.hint, set: call.set}
 	e := call.token.era
 	switch {

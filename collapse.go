@@ -2,7 +2,6 @@ package firebreak
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -15,18 +14,21 @@ import (
 // with that scope's alone, the others with each other: load sees the context values
 // of a batch's first caller.
 //
-// load gets each key once and answers with a map. An error of load is every key's,
-// unless it is a [KeyErrors] (or wraps one): then those keys have theirs, the others
-// their value, and the call is [Expected]. A key that the map lacks has
+// load gets each key once, in the order they were first asked for and in a slice that
+// is its own, and answers with a map. An error of load is every key's, unless it is a
+// [KeyErrors] (or wraps one): then those keys have theirs, the others their value, and
+// the call is [Expected], unless a [Mark] says otherwise. A key that the map lacks has
 // [ErrNoResult]. Fallbacks answer for all keys of the batch, where [Do]'s would. A
-// panic is everybody's error, a [*PanicError].
+// panic in a batch is everybody's error, a [*PanicError].
 //
 // Each caller waits as long as its own context lasts. load's context ends with
 // [Config.Timeout], which begins when the batch leaves, and when all callers have left;
 // a batch that all have left before is no call. If the circuit refuses calls, a key
-// is refused at once, as a call. Collapsed keys are counted in [Counts.Collapsed].
+// is refused at once, as a call of [Do]. Collapsed keys are counted in
+// [Counts.Collapsed].
 //
-// Make it once, beside the command. It panics if cmd or load is nil.
+// Make it once, beside the command. It panics if cmd or load is nil; what it returns
+// panics on a key that cannot be compared: an interface with a slice.
 func Collapse[K comparable, V any](cmd *Command, load func(context.Context, []K) (map[K]V, error), fallbacks ...func(ctx context.Context, keys []K, cause error) (map[K]V, error)) func(context.Context, K) (V, error) {
 	if cmd == nil || load == nil {
 		panic("firebreak: Collapse needs a command and a function")
@@ -74,7 +76,8 @@ type batch[K comparable, V any] struct {
 
 func (c *collapser[K, V]) get(ctx context.Context, key K) (V, error) {
 	must(ctx != nil)
-	if ctx.Err() != nil || c.cmd.refuses() {
+	_ = map[K]struct{}(nil)[key] // panics if it cannot be compared: not with a batch half made
+	if ctx.Err() != nil || c.cmd.present().refuses() {
 		keys := []K{key}
 		values, err := Do(ctx, c.cmd, c.loading(keys), c.falling(keys)...)
 		return resultFor(key, values, err)
@@ -85,8 +88,9 @@ func (c *collapser[K, V]) get(ctx context.Context, key K) (V, error) {
 // loading is what the call of some keys runs.
 func (c *collapser[K, V]) loading(keys []K) func(context.Context) (map[K]V, error) {
 	return func(ctx context.Context) (map[K]V, error) {
-		values, err := c.load(ctx, keys)
-		if keyErrorsOf[K](err) != nil && markOf(err) == nil {
+		// Keys of its own: past the deadline a fallback may read them meanwhile.
+		values, err := c.load(ctx, slices.Clone(keys))
+		if _, ok := keyErrorsOf[K](err); ok && markOf(err) == nil {
 			err = Mark(err, Expected)
 		}
 		return values, err
@@ -98,35 +102,42 @@ func (c *collapser[K, V]) falling(keys []K) []Fallback[map[K]V] {
 	fs := make([]Fallback[map[K]V], 0, len(c.fallbacks))
 	for _, f := range c.fallbacks {
 		if f != nil {
-			fs = append(fs, func(ctx context.Context, cause error) (map[K]V, error) { return f(ctx, keys, cause) })
+			fs = append(fs, func(ctx context.Context, cause error) (map[K]V, error) { return f(ctx, slices.Clone(keys), cause) })
 		}
 	}
 	return fs
 }
 
 // keyErrorsOf finds the errors of keys in an error of load's, but not in one of
-// another command's, which speaks of that one's keys.
-func keyErrorsOf[K comparable](err error) KeyErrors[K] {
-	for ; err != nil; err = errors.Unwrap(err) {
-		switch e := err.(type) { //nolint:errorlint // one step at a time, as some are not gone into
-		case KeyErrors[K]:
-			return e
-		case *Error, *PanicError:
-			return nil
+// another command's or of other keys, which speaks of those. There may be some in it
+// and none of them: a nil KeyErrors is no nil error.
+func keyErrorsOf[K comparable](err error) (errs KeyErrors[K], ok bool) {
+	switch e := err.(type) { //nolint:errorlint // this is the walk
+	case KeyErrors[K]:
+		return e, true
+	case *Error, *PanicError, keyErrors:
+		return nil, false
+	case interface{ Unwrap() error }:
+		return keyErrorsOf[K](e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, err := range e.Unwrap() {
+			if errs, ok := keyErrorsOf[K](err); ok {
+				return errs, true
+			}
 		}
 	}
-	return nil
+	return nil, false
 }
 
 // resultFor is one key's share of what the call of a batch came to.
 func resultFor[K comparable, V any](key K, values map[K]V, err error) (v V, _ error) {
 	if err != nil {
-		errs := keyErrorsOf[K](err)
-		if errs == nil {
+		errs, ok := keyErrorsOf[K](err)
+		if !ok {
 			return v, err
 		}
 		if err := errs[key]; err != nil {
-			return v, err
+			return v, unmark(err) // a mark is for one command
 		}
 	}
 	v, ok := values[key]
@@ -142,8 +153,13 @@ func (c *Command) refuses() bool {
 	if simple && e.admits() {
 		return false
 	}
+	now := c.clock.Now()
+	if o := c.circuit.override.Load(); o != nil {
+		c.circuit.overrideAt(o, now) // lifts one that is over
+		e = c.circuit.era.Load()
+	}
 	d := e.door.Load()
-	return d != nil && d.shut(c.clock.Now()) && !c.circuit.shadowing(e)
+	return d != nil && d.shut(now) && !c.circuit.shadowing(e)
 }
 
 func (c *collapser[K, V]) newBatch(ctx context.Context, s *scope) *batch[K, V] {
@@ -155,7 +171,7 @@ func (c *collapser[K, V]) newBatch(ctx context.Context, s *scope) *batch[K, V] {
 
 // join puts a key into the batch of its scope.
 func (c *collapser[K, V]) join(ctx context.Context, key K) *batch[K, V] {
-	s, rules := scopeOf(ctx), &c.cmd.settings.Load().batch
+	s, rules := scopeOf(ctx), &c.cmd.present().settings.Load().batch
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b := c.open[s]
@@ -166,7 +182,9 @@ func (c *collapser[K, V]) join(ctx context.Context, key K) *batch[K, V] {
 		c.cmd.registry.batches.add(b)
 	}
 	b.add(key)
-	if len(b.keys) >= rules.most || !b.counted { // full, or the registry is shutting down
+	// Full, or the registry is shutting down: that may have looked for batches before
+	// this one was among them.
+	if len(b.keys) >= rules.most || c.cmd.registry.shut.Load() {
 		b.closeLocked()
 		go b.run()
 	}
@@ -207,15 +225,36 @@ func (b *batch[K, V]) leave() {
 func (b *batch[K, V]) run() {
 	defer b.end()
 	c := b.of
-	c.cmd.metrics.also(eventCollapsed, b.asked, c.cmd.clock.Now())
+	c.cmd.present().metrics.also(eventCollapsed, b.asked, c.cmd.clock.Now())
+	fallbacks := c.falling(b.keys)
 	fl := &flight[map[K]V]{
-		future: &Future[map[K]V]{}, task: task[struct{}, map[K]V]{run: c.loading(b.keys)}, fallbacks: c.falling(b.keys),
+		future: &Future[map[K]V]{done: make(chan struct{})}, // b.done is what askers wait for
+		call:   call{given: given(fallbacks), ours: true, collapsed: true},
+		task:   task[struct{}, map[K]V]{run: c.loading(b.keys)}, fallbacks: fallbacks,
 	}
-	fl.call.collapsed = true
+	fl.call.of(b.ctx, c.cmd)
 	defer func() { b.values, b.err = fl.future.v, fl.future.err }() // also if load called Goexit
-	if fl.begin(b.ctx, c.cmd) {
+	if b.admit(fl) || fl.call.asks {
 		fl.fly()
 	}
+}
+
+// admit admits the call of a batch, or refuses it.
+func (b *batch[K, V]) admit(fl *flight[map[K]V]) bool {
+	c, f := &fl.call, fl.future
+	returned := false
+	defer func() {
+		if !returned { // an observer that was told called Goexit
+			f.err = panicked(recover()).err
+		}
+	}()
+	f.err = c.admit()
+	if f.err == nil && c.cmd.dependency.bulkhead.isolation == PoolIsolation {
+		fl.job, f.err = enlist(c, fl.task)
+	}
+	returned = true
+	fl.refused = f.err != nil
+	return !fl.refused
 }
 
 // end hands out what came of it.

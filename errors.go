@@ -159,6 +159,11 @@ func (e KeyErrors[K]) Error() string {
 // Unwrap returns all the errors, in no order.
 func (e KeyErrors[K]) Unwrap() []error { return slices.Collect(maps.Values(e)) }
 
+func (KeyErrors[K]) ofKeys() {}
+
+// keyErrors are KeyErrors of any kind of keys.
+type keyErrors interface{ ofKeys() }
+
 // A Verdict is what an error of run's says about the dependency. It is given by
 // [Config.Classify], or by [Mark] where the error is made.
 type Verdict uint8
@@ -190,7 +195,8 @@ func ExpectErrors(errs ...error) func(error) Verdict {
 
 // Mark gives run's own verdict on err, above [Config.Classify]. [Do] returns err
 // itself. The outermost mark in a chain of wrapped errors decides; one inside an
-// [*Error] or a [*PanicError] was for the command whose that is. Mark(nil, v) is nil.
+// [*Error] or a [*PanicError] was for the command whose that is, and one inside a
+// [KeyErrors] says nothing of the others. Mark(nil, v) is nil.
 func Mark(err error, v Verdict) error {
 	if err == nil {
 		return nil
@@ -221,13 +227,14 @@ func (m *marked) Unwrap() error { return m.error }
 
 // markOf returns the outermost mark in err's chain, nil if there is none. It stops at
 // another command's error: what was marked inside was said of that one's dependency,
-// and must not turn its timeout, say, into an expected answer (S14).
+// and must not turn its timeout, say, into an expected answer (S14). It stops at the
+// errors of keys too, which come in no order.
 func markOf(err error) *marked {
 	//nolint:errorlint // this is the walk
 	switch e := err.(type) {
 	case *marked:
 		return e
-	case *Error, *PanicError:
+	case *Error, *PanicError, keyErrors:
 		return nil
 	}
 	if e, ok := err.(interface{ As(any) bool }); ok {

@@ -143,7 +143,7 @@ func (c *call) answered(what event, err error) {
 	if c.set.requestLog {
 		c.note(what, c.took(now))
 	}
-	if c.cmd.registry.observers.Load() == nil {
+	if !c.cmd.registry.watched.Load() {
 		return
 	}
 	e := c.event(err)

@@ -1,6 +1,9 @@
 package firebreak
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // A Future is the result of a call that goes on by itself; see [Go]. It may be
 // dropped, and waited for by many at once. A finished one holds the result and
@@ -20,12 +23,15 @@ type Future[T any] struct {
 // go up to. Go panics if ctx, cmd or run is nil.
 func Go[T any](ctx context.Context, cmd *Command, run func(context.Context) (T, error), fallbacks ...Fallback[T]) *Future[T] {
 	must(ctx != nil && cmd != nil && run != nil)
-	fl := &flight[T]{future: &Future[T]{}, task: task[struct{}, T]{run: run}, fallbacks: fallbacks}
+	f := &Future[T]{}
+	fl := flight[T]{future: f, task: task[struct{}, T]{run: run}, fallbacks: fallbacks}
 	if fl.begin(ctx, cmd) {
-		fl.future.done = make(chan struct{})
-		go fl.fly()
+		f.done = make(chan struct{})
+		flies := fl // not before: a refused call allocates nothing but its Future
+		flies.fallbacks = slices.Clone(fallbacks)
+		go flies.fly()
 	}
-	return fl.future
+	return f
 }
 
 // Wait returns what Do would, once it is there, or ctx's error when ctx ends before.
@@ -59,7 +65,12 @@ type flight[T any] struct {
 }
 
 // begin admits the call or refuses it, and tells whether there is anything left to do.
-func (fl *flight[T]) begin(ctx context.Context, cmd *Command) bool {
+func (fl *flight[T]) begin(ctx context.Context, cmd *Command) (flies bool) {
+	defer func() {
+		if !flies { // refused; or an observer that was told called Goexit
+			fl.land()
+		}
+	}()
 	c, f := &fl.call, fl.future
 	c.given, c.ours = given(fl.fallbacks), true
 	c.of(ctx, cmd)
@@ -69,11 +80,7 @@ func (fl *flight[T]) begin(ctx context.Context, cmd *Command) bool {
 		fl.job, f.err = enlist(c, fl.task)
 	}
 	fl.refused = f.err != nil
-	if fl.refused && !c.asks {
-		fl.land()
-		return false
-	}
-	return true
+	return !fl.refused || c.asks
 }
 
 // fly makes the call. Its steps are deferred in their reverse order, as run and the

@@ -72,9 +72,6 @@ func (g *gathering[K, V]) work() {
 }
 
 func (g *gathering[K, V]) one(r *gathered[K, V]) {
-	if r.err = g.ctx.Err(); r.err != nil {
-		return
-	}
 	returned := false
 	defer func() {
 		if returned {
@@ -86,7 +83,9 @@ func (g *gathering[K, V]) one(r *gathered[K, V]) {
 			g.workers.Go(g.work)
 		}
 	}()
-	r.v, r.err = g.fn(g.ctx, r.key)
+	if r.err = g.ctx.Err(); r.err == nil {
+		r.v, r.err = g.fn(g.ctx, r.key)
+	}
 	returned = true
 }
 

@@ -132,6 +132,15 @@ func (k *Keyed) newLocked(key string) *Command {
 	return cmd
 }
 
+// present is the command under which c's calls go on: c itself, unless that made way
+// for another key.
+func (c *Command) present() *Command {
+	if c.circuit.era.Load().kind == eraRetired {
+		return c.keyed.Command(c.key)
+	}
+	return c
+}
+
 // presentLocked returns the commands that there are now.
 func (k *Keyed) presentLocked() []*Command {
 	all := slices.Collect(maps.Values(k.byKey))

@@ -181,6 +181,12 @@ func TestEveryCountIsUse(t *testing.T) {
 		"rejection": func(cmd *firebreak.Command) {
 			_, _ = firebreak.Do(context.Background(), cmd, succeed, firebreak.Static(1))
 		},
+		"hit of a cache": func(cmd *firebreak.Command) {
+			get, ctx := firebreak.Cached(cmd, twice), firebreak.WithScope(context.Background())
+			_, _ = get(ctx, 1)
+			_, _ = get(ctx, 1)
+		},
+		"batch": func(cmd *firebreak.Command) { _, _ = firebreak.Collapse(cmd, loadDoubles)(context.Background(), 1) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			reg, k := newKeyed(t, 1, firebreak.Config{MaxConcurrent: 1})

@@ -307,6 +307,25 @@ func TestS57_NothingOutlivesItsCall(t *testing.T) {
 			t.Helper()
 			end(begin(t, p.cmd))
 		}},
+		{"flight", pools, func(t *testing.T, p *place) {
+			t.Helper()
+			_, _ = firebreak.Go(t.Context(), p.cmd, fail, firebreak.Static(1)).Wait(t.Context())
+		}},
+		{"run of a Cached of its own", semaphores, func(t *testing.T, p *place) {
+			t.Helper()
+			_, _ = firebreak.Cached(p.cmd, twice)(firebreak.WithScope(t.Context()), 1)
+		}},
+		{"batch of a Collapse of its own", semaphores, func(t *testing.T, p *place) {
+			t.Helper()
+			ctx := firebreak.WithScope(t.Context())
+			_, _ = firebreak.Gather(ctx, []int{1, 2}, firebreak.Unlimited, firebreak.Collapse(p.cmd, loadDoubles))
+		}},
+		{"batch that was forsaken", semaphores, func(t *testing.T, p *place) {
+			t.Helper()
+			ctx, cancel := canceledAfter(time.Millisecond)(firebreak.WithScope(t.Context()))
+			defer cancel()
+			_, _ = firebreak.Collapse(p.cmd, loadDoubles)(ctx, 1)
+		}},
 		{"in two steps, never settled", semaphores, func(t *testing.T, p *place) {
 			t.Helper()
 			held := begin(t, p.cmd)
@@ -318,6 +337,7 @@ func TestS57_NothingOutlivesItsCall(t *testing.T) {
 			const calls = 500
 			c := roomToWait(row.in)
 			c.Timeout, c.ErrorThresholdPercentage = time.Hour, firebreak.Off
+			c.BatchWindow, c.MaxBatch = time.Hour, 2
 			if c.MaxWait > 0 {
 				c.MaxWait = time.Hour
 			}

@@ -3,6 +3,7 @@ package firebreak_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -512,6 +513,33 @@ var (
 				p.reg.Observe(firebreak.Observer{Call: func(context.Context, firebreak.CallEvent) { panic("boom") }})
 			},
 			happens: call(succeed), counted: []string{"ObserverPanics"},
+		},
+		{
+			name: "hit of a cache",
+			happens: func(t *testing.T, p *place) {
+				t.Helper()
+				get, ctx := firebreak.Cached(p.cmd, twice), firebreak.WithScope(t.Context())
+				askAll(ctx, get, 1, 1)
+			},
+			counted: []string{"CacheHits"},
+		},
+		{
+			name: "batch", takes: moment, config: firebreak.Config{BatchWindow: moment},
+			happens: func(t *testing.T, p *place) {
+				t.Helper()
+				askAll(t.Context(), firebreak.Collapse(p.cmd, loadDoubles), 1)
+			},
+			counted: []string{"Success", "Collapsed"},
+		},
+		{
+			name: "item of a stream",
+			happens: func(t *testing.T, p *place) {
+				t.Helper()
+				for _, err := range firebreak.Stream(t.Context(), p.cmd, func(context.Context) iter.Seq2[int, error] { return oneItem(1, nil) }) {
+					require.NoError(t, err)
+				}
+			},
+			counted: []string{"Success", "Emitted"},
 		},
 	}
 )

@@ -11,7 +11,7 @@ import (
 // An Observer is told what happens, outside every lock, on the goroutines of
 // callers. Nil functions are skipped. A slow one delays the call that tells it and
 // no other; a panic of one is recovered and counted. Observers may call anything
-// of this package.
+// of this package. One that has a Transition alone costs calls nothing.
 type Observer struct {
 	// Transition: a circuit changed its state, or the mode or override of one came
 	// or went. In order for each command. That an override is over is told with the
@@ -33,7 +33,7 @@ type Transition struct {
 	Mode                     Mode     // in force from now on
 	Override                 Override // likewise; zero if none is
 	At                       time.Time
-	Evidence                 Evidence // of the last opening: of this one, if To is open
+	Evidence                 Evidence // of the last opening: of this one, if To is open; then zero if no rule opened it
 }
 
 // A CallEvent is one call, as far as it has gone.
@@ -93,7 +93,9 @@ func (c *circuit) newsLocked(from State, now mono.Time) {
 	if o != nil {
 		t.Override = o.Override
 	}
-	t.Evidence = c.evidenceLocked()
+	if kind := c.era.Load().kind; kind != eraForcedOpen && kind != eraShut { // those opened without any
+		t.Evidence = c.evidenceLocked()
+	}
 	c.news = append(c.news, news{t, *all})
 }
 
@@ -109,7 +111,12 @@ func (c *circuit) tell() {
 		return
 	}
 	c.telling = true
-	defer func() { c.telling = false }()
+	defer func() {
+		c.telling = false
+		if len(c.news) > 0 { // an observer called Goexit: somebody else has to tell the rest
+			go c.tell()
+		}
+	}()
 	for len(c.news) > 0 {
 		n := c.news[0]
 		c.news = c.news[1:]

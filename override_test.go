@@ -925,3 +925,25 @@ func TestForcedOpenSaysWhoAndWhy(t *testing.T) {
 		require.EqualError(t, err, text)
 	}
 }
+
+// S38, S72: what opens a circuit by hand, or for good, has no evidence, least of all an
+// outage's of last week.
+func TestS38_OpeningsWithoutARuleTellNoOldEvidence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newRegistry(t, firebreak.Config{})
+		cmd := reg.Command("dep", firebreak.Config{})
+		trip(t, cmd)
+		time.Sleep(5 * time.Second)
+		_, err := firebreak.Do(t.Context(), cmd, succeed)
+		require.NoError(t, err)
+		seen := watch(reg)
+		cmd.Override(firebreak.Override{Mode: firebreak.ForceOpen})
+		cmd.Override(firebreak.Override{})
+		require.NoError(t, reg.Shutdown(t.Context()))
+		var rules []string
+		for _, tr := range *seen {
+			rules = append(rules, tr.To.String()+" "+tr.Evidence.Rule)
+		}
+		require.Equal(t, []string{"open ", "closed error percentage", "open "}, rules)
+	})
+}

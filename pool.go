@@ -295,7 +295,7 @@ func (j *job[In, T]) finishAlone(now mono.Time, end ending) (next runner) {
 	}
 	b.abandoned.Add(-1)
 	next = b.pass(now)
-	if c.cmd.registry.observers.Load() == nil || !overran && end.outcome != OutcomePanic {
+	if !c.cmd.registry.watched.Load() || !overran && end.outcome != OutcomePanic {
 		return next
 	}
 	if next != nil { // a slow observer delays nobody else

@@ -27,6 +27,7 @@ import (
 type Registry struct {
 	clock     *mono.Clock
 	observers atomic.Pointer[[]*Observer] // nil: nobody looks
+	watched   atomic.Bool                 // some of them look at calls, not at transitions alone
 	sorted    atomic.Pointer[[]*Command]  // all commands, by dependency, name and key
 	shut      atomic.Bool                 // set under mu
 
@@ -224,9 +225,12 @@ func (r *Registry) observersLocked(change func([]*Observer) []*Observer) {
 	}
 	if all = change(all); len(all) == 0 {
 		r.observers.Store(nil)
-		return
+	} else {
+		r.observers.Store(&all)
 	}
-	r.observers.Store(&all)
+	r.watched.Store(slices.ContainsFunc(all, func(o *Observer) bool {
+		return o.Call != nil || o.Fallback != nil || o.Overrun != nil
+	}))
 }
 
 // layersLocked is who says what about a dependency alone.
@@ -359,7 +363,9 @@ func (r *Registry) Unclaimed() []string {
 // Shutdown was called.
 //
 // It waits for runs whose caller has left, for [Command.Begin] and for each [Future],
-// its fallbacks included; not for those that run on a caller's goroutine. Further calls wait as well, each for itself. There is no way back.
+// run of [Cached] and batch of [Collapse], their fallbacks included; not for fallbacks
+// on a caller's goroutine. A batch that waits for keys leaves at once. Further calls
+// wait as well, each for itself. There is no way back.
 func (r *Registry) Shutdown(ctx context.Context) error {
 	began := time.Now()
 	r.mu.Lock()
@@ -423,7 +429,7 @@ func (r *Registry) stuck(since time.Duration, err error) error {
 		}
 	}
 	if n := r.goroutines.InFlight(); len(lines) == 0 && n > 0 {
-		lines = append(lines, fmt.Sprintf("%d futures in their fallbacks for at least %v", n, since.Truncate(time.Millisecond)))
+		lines = append(lines, fmt.Sprintf("%d futures, batches or runs of Cached for at least %v", n, since.Truncate(time.Millisecond)))
 	}
 	return fmt.Errorf("firebreak: shutdown: %s: %w", strings.Join(lines, "; "), err)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -91,10 +93,20 @@ func (c *call) note(fallback event, took time.Duration) {
 
 // hit counts a hit of a [Cached] and notes it.
 func (c *Command) hit(s *scope) {
+	c = c.present()
 	c.metrics.also(eventCacheHit, 1, c.clock.Now())
 	if c.settings.Load().requestLog {
 		s.note(logEntry{command: c.name, events: "RESPONSE_FROM_CACHE"})
 	}
+}
+
+// shown is a name as the log has it: quoted if there is in it what would need that, as
+// a key may be anybody's text.
+func shown(name string) string {
+	if q := strconv.Quote(name); q[1:len(q)-1] != name {
+		return q
+	}
+	return name
 }
 
 // merged joins the calls of one command that ended alike, in the order of the first.
@@ -106,7 +118,7 @@ func (l CallLog) merged() []mergedEntry {
 		if !ok {
 			i = len(all)
 			at[[2]string{e.command, e.events}] = i
-			all = append(all, mergedEntry{command: e.command, events: e.events})
+			all = append(all, mergedEntry{command: shown(e.command), events: e.events})
 		}
 		all[i].calls++
 		all[i].took += e.took
@@ -125,7 +137,8 @@ type mergedEntry struct {
 //
 //	users.get[SUCCESS][5ms], stock[TIMEOUT, FALLBACK_SUCCESS][100ms]x2
 //
-// Words that Hystrix had are its own: an expected outcome is BAD_REQUEST, a hit of
+// A name with a line break, a quote or the like in it is quoted. Words that Hystrix had
+// are its own: an expected outcome is BAD_REQUEST, a hit of
 // [Cached] RESPONSE_FROM_CACHE, a batch of [Collapse] has COLLAPSED beside its outcome.
 func (l CallLog) String() string {
 	var b strings.Builder
@@ -145,7 +158,8 @@ func (l CallLog) String() string {
 }
 
 // LogValue is a group with a group for each command: how many calls there were, how
-// long they took together, and how many came to what.
+// long they took together, and how many came to what. The calls that were not kept are
+// counted beside them, as "more".
 func (l CallLog) LogValue() slog.Value {
 	groups := map[string][]slog.Attr{}
 	calls, took := map[string]int{}, map[string]time.Duration{}
@@ -164,7 +178,11 @@ func (l CallLog) LogValue() slog.Value {
 		attrs = append(attrs, slog.Attr{Key: name, Value: slog.GroupValue(of...)})
 	}
 	if l.more > 0 {
-		attrs = append(attrs, slog.Int("more", l.more))
+		more := "more"
+		for slices.Contains(names, more) { // a command's name: keys are unique
+			more += "…"
+		}
+		attrs = append(attrs, slog.Int(more, l.more))
 	}
 	return slog.GroupValue(attrs...)
 }

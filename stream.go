@@ -10,42 +10,44 @@ import (
 // left; under pool isolation it takes no worker and no place in a queue.
 //
 // [Config.Timeout] bounds each wait for an item, that for the first from the beginning.
-// The loop's own work is not counted. An item that comes too late is not yielded: the
-// stream ends with [ErrTimeout], as its context has ended.
+// The loop's own work is not counted. An item that comes too late is not yielded, and
+// an end that does is not taken for one: the stream ends with [ErrTimeout], as its
+// context has ended.
 //
 // The first error that run yields is the call's, and ends the stream. The last thing
-// that the loop gets is then what [Do] would return. Before the first item fallbacks
-// are asked, in order: one whose first yield is an error passes to the next. A stream
-// that ends without an error is a success, and so is one whose loop is left after an
-// item, as the dependency was answering.
+// that the loop gets is then what [Do] would return, a value beside the error too.
+// Before the first item fallbacks are asked, in order: nil ones are skipped, and one
+// whose first yield is an error passes to the next. A stream that ends in time without
+// an error is a success, and so is one whose loop is left after an item, as the
+// dependency was answering.
+//
+// The sequence may be ranged over again, and by many at once, as far as run's may.
 //
 // A panic in run goes on up, unless [Config.RecoverPanics] makes it an error; one in
 // the loop's body is none of the dependency's. Stream panics if ctx, cmd or run is
 // nil.
 func Stream[T any](ctx context.Context, cmd *Command, run func(context.Context) iter.Seq2[T, error], fallbacks ...func(ctx context.Context, cause error) iter.Seq2[T, error]) iter.Seq2[T, error] {
 	must(ctx != nil && cmd != nil && run != nil)
-	given := false
+	asked := make([]func(context.Context, error) iter.Seq2[T, error], 0, len(fallbacks))
 	for _, f := range fallbacks {
-		given = given || f != nil
+		if f != nil {
+			asked = append(asked, f)
+		}
 	}
 	return func(yield func(T, error) bool) {
-		s := &stream[T]{run: run, fallbacks: fallbacks, yield: yield}
-		first := call{begun: true, given: given}
+		first := call{begun: true, given: len(asked) > 0}
 		first.of(ctx, cmd)
+		s := &stream[T]{run: run, fallbacks: asked, yield: yield, call: &first}
 		c, err := begin(&first)
-		s.call = &first
-		if c != nil {
-			s.call = &c.call
-		}
 		if err == nil {
+			s.call = &c.call
 			err = s.items(c)
 		}
-		if s.call.asks && !s.left {
+		if s.call.asks {
 			err = s.fallBack(err)
 		}
 		if err != nil && !s.left {
-			var none T
-			yield(none, err)
+			yield(s.beside, err)
 		}
 	}
 }
@@ -56,6 +58,7 @@ type stream[T any] struct {
 	fallbacks []func(ctx context.Context, cause error) iter.Seq2[T, error]
 	yield     func(T, error) bool
 	call      *call
+	beside    T    // what run yielded with its error
 	left      bool // the loop was
 }
 
@@ -68,17 +71,27 @@ func (s *stream[T]) items(c *Call) (err error) {
 		case returned:
 		case s.call.looping: // a panic or Goexit of the loop's
 			c.Settle(nil) //nolint:errcheck // nil
-		case s.call.set.recoverPanics:
-			if r := recover(); r != nil {
-				end := panicked(r)
-				err = end.err
-				c.settleAs(end)
+		default:
+			end := ending{outcome: OutcomePanic, cause: errPanicked}
+			if s.call.set.recoverPanics {
+				if r := recover(); r != nil {
+					end = panicked(r)
+					err = end.err
+				}
+			}
+			c.settleAs(end)
+			if end.err == nil && s.call.asks { // it had failed before: nobody will ask the fallbacks
+				s.call.answered(eventFallbackFailure, nil)
 			}
 		}
 	}()
+	if err := c.inject(); err != nil {
+		returned = true
+		return err
+	}
 	for v, failure := range s.run(c.Context()) {
 		if failure != nil {
-			err = c.Settle(failure)
+			s.beside, err = v, c.Settle(failure)
 			break
 		}
 		if !c.Extend(Off) {
@@ -95,6 +108,9 @@ func (s *stream[T]) items(c *Call) (err error) {
 		}
 	}
 	returned = true
+	if err == nil && !s.left && !c.Extend(Off) { // it ended because its context had, or might as well have
+		return c.Settle(context.DeadlineExceeded)
+	}
 	c.Settle(nil) //nolint:errcheck // nil; or it is settled
 	return err
 }
@@ -111,9 +127,6 @@ func (s *stream[T]) give(v T, err error) bool {
 // fallBack yields what a fallback does, and returns the error if none does.
 func (s *stream[T]) fallBack(cause error) error {
 	_, err := answer(s.call, struct{}{}, cause, len(s.fallbacks), func(i int, ctx context.Context, cause error) (none struct{}, err error, asked bool) {
-		if s.fallbacks[i] == nil {
-			return none, nil, false
-		}
 		some := false
 		for v, failure := range s.fallbacks[i](ctx, cause) {
 			if failure != nil && !some {
