@@ -6,6 +6,8 @@ package firebreaktest_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/firebreak-go/firebreak"
+	"github.com/firebreak-go/firebreak/firebreakhttp"
 	"github.com/firebreak-go/firebreak/firebreaktest"
 )
 
@@ -158,6 +161,52 @@ func TestForecastIsRejected(t *testing.T) {
 		}
 		rec.Want(t, "weather.forecast", "rejected", "fallback_success")
 		calls.Wait()
+	})
+}
+
+func TestRatesAreRefused(t *testing.T) {
+	reg := firebreaktest.NewRegistry(t, firebreak.Config{})
+	client := &http.Client{Transport: &firebreakhttp.Transport{Command: reg.Command("rates", firebreak.Config{})}}
+	firebreaktest.Force(t, reg, "rates", firebreak.ErrOpen)
+	if _, err := client.Get("http://rates.example"); !errors.Is(err, firebreak.ErrOpen) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRatesAreDown(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "too busy", http.StatusServiceUnavailable)
+	}))
+	defer server.Close()
+	reg := firebreaktest.NewRegistry(t, firebreak.Config{})
+	cmd := reg.Command("rates", firebreak.Config{})
+	client := &http.Client{Transport: &firebreakhttp.Transport{Command: cmd, Base: server.Client().Transport}}
+	resp, err := client.Get(server.URL)
+	if err != nil {
+		t.Fatal(err) // a response is a response
+	}
+	defer resp.Body.Close()
+	if n := cmd.Snapshot().Total.Failure; n != 1 {
+		t.Errorf("%d failures were counted", n)
+	}
+}
+
+type silentServer struct{}
+
+func (silentServer) RoundTrip(req *http.Request) (*http.Response, error) {
+	<-req.Context().Done()
+	return nil, req.Context().Err()
+}
+
+func TestRatesAreSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := firebreaktest.NewRegistry(t, firebreak.Config{Timeout: 300 * time.Millisecond})
+		client := &http.Client{Transport: &firebreakhttp.Transport{Command: reg.Command("rates", firebreak.Config{}), Base: silentServer{}}}
+		began := time.Now()
+		_, err := client.Get("http://rates.example")
+		if !errors.Is(err, firebreak.ErrTimeout) || time.Since(began) != 300*time.Millisecond {
+			t.Errorf("got %v after %v", err, time.Since(began))
+		}
 	})
 }
 
