@@ -87,8 +87,8 @@
 //
 // # Tests
 //
-// A fallback is tested without a dependency that fails: an [Override] with Inject
-// makes any outcome, in a registry of the test's own. In a bubble, let every run end
-// and call [Registry.Shutdown] before the bubble's end; it returns an error if a
-// permit is still out.
+// Package firebreaktest has a registry for a test, forces outcomes, opens circuits
+// and tells in order what happened. In a bubble of [testing/synctest] timeouts and
+// sleep windows take no time and are exact. Package chaos injects faults into commands
+// of a service that runs. Both are made of [Override], and so can be what they lack.
 package firebreak

@@ -46,10 +46,14 @@ type Override struct {
 	// run's, which is then not called; [ErrOpen], [ErrRejected] and [ErrTimeout]
 	// stand for what they say.
 	Inject func(context.Context) error `json:"-"`
+
+	// Owner, if there is one, is by what whoever sets an override knows it again: to
+	// lift it only while it is still his. Nothing else looks at it.
+	Owner any `json:"-"`
 }
 
 func (o Override) isZero() bool {
-	return o.Mode == 0 && o.Reason == "" && o.Author == "" && o.Until.IsZero() && o.Inject == nil
+	return o.Mode == 0 && o.Reason == "" && o.Author == "" && o.Until.IsZero() && o.Inject == nil && o.Owner == nil
 }
 
 // An override is an Override in force.

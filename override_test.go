@@ -564,6 +564,24 @@ func TestS39_TheLatestOverrideCounts(t *testing.T) {
 	})
 }
 
+// It is for whoever set it to know it again; an Owner alone is an override, too.
+func TestS39_AnOverrideHasAnOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newRegistry(t, firebreak.Config{})
+		cmd := reg.Command("dep", firebreak.Config{})
+		var told []any
+		reg.Observe(firebreak.Observer{Transition: func(tr firebreak.Transition) { told = append(told, tr.Override.Owner) }})
+		mine := new(int)
+		cmd.Override(firebreak.Override{Owner: mine})
+		require.Same(t, mine, cmd.Snapshot().Override.Owner)
+		cmd.Override(firebreak.Override{Mode: firebreak.Shadow})
+		require.Nil(t, cmd.Snapshot().Override.Owner)
+		cmd.Override(firebreak.Override{})
+		require.Zero(t, cmd.Snapshot().Override)
+		require.Equal(t, []any{mine, nil, nil}, told)
+	})
+}
+
 func TestS39_AnOverrideThatIsOverLiftsTheLastOneAndSetsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, firebreak.Config{})

@@ -39,12 +39,13 @@ var byHand = Column{
 			Close: func() {},
 		}
 	},
+	HTTP: handmadeHTTP,
 }
 
 var errFull = errors.New("full")
 
 func handmadeCall(s Spec) Run {
-	h := &handmade{spec: s, breaker: newGobreaker(s), permits: make(chan struct{}, s.MaxConcurrent)}
+	h := &handmade{spec: s, breaker: newGobreaker[int](s), permits: make(chan struct{}, s.MaxConcurrent)}
 	h.over = h.release // bound once: a method value in a call is an allocation
 	if s.Mode == Pool {
 		return orElse(s, h.callElsewhere)

@@ -76,6 +76,7 @@ type Column struct {
 	Name  string
 	New   func(Spec) *Guard                   // nil: it is no single command; a nil Guard: it does not have that mode
 	Fleet func(names []string, s Spec) *Fleet // nil: nothing is called by name
+	HTTP  RoundTripper                        // nil: it has none
 }
 
 // All returns the columns in the order in which they are measured.

@@ -1,6 +1,9 @@
 package columns
 
-import "context"
+import (
+	"context"
+	"net/http"
+)
 
 // direct has no library: a plain call, and for Pool the least with which a caller can
 // leave, a goroutine, a channel and a timer.
@@ -19,4 +22,5 @@ var direct = Column{
 		}
 		return &Guard{Call: orElse(s, func(ctx context.Context) (int, error) { return s.Run(ctx) }), Does: does}
 	},
+	HTTP: func(base http.RoundTripper, _ Spec) (http.RoundTripper, func()) { return base, func() {} },
 }

@@ -48,6 +48,7 @@ var failsafeGo = Column{
 			Close: func() {},
 		}
 	},
+	HTTP: failsafeHTTP,
 }
 
 func newFailsafe(s Spec) (failsafe.Executor[int], circuitbreaker.CircuitBreaker[int]) {

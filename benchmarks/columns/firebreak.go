@@ -50,6 +50,7 @@ var ours = Column{
 			Close: func() { shutDown(reg) },
 		}
 	},
+	HTTP: firebreakHTTP,
 }
 
 func firebreakConfig(s Spec) firebreak.Config {

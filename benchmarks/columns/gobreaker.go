@@ -19,13 +19,13 @@ var gobreakerAlone = Column{
 		if s.Mode == Everything {
 			does.Fallback = "by hand"
 		}
-		return &Guard{Call: gobreakerCall(newGobreaker(s), s), Does: does}
+		return &Guard{Call: gobreakerCall(newGobreaker[int](s), s), Does: does}
 	},
 	Fleet: func(names []string, s Spec) *Fleet {
 		var calls sync.Map
 		var all []*gobreaker.CircuitBreaker[int]
 		for _, name := range names {
-			breaker := newGobreaker(s)
+			breaker := newGobreaker[int](s)
 			all = append(all, breaker)
 			calls.Store(name, gobreakerCall(breaker, s))
 		}
@@ -46,12 +46,12 @@ var gobreakerAlone = Column{
 	},
 }
 
-func newGobreaker(s Spec) *gobreaker.CircuitBreaker[int] {
+func newGobreaker[T any](s Spec) *gobreaker.CircuitBreaker[T] {
 	volume := uint32(math.MaxUint32)
 	if s.Trips {
 		volume = tripVolume
 	}
-	return gobreaker.NewCircuitBreaker[int](gobreaker.Settings{
+	return gobreaker.NewCircuitBreaker[T](gobreaker.Settings{
 		Interval: 10 * time.Second, BucketPeriod: time.Second, Timeout: time.Hour,
 		ReadyToTrip: func(c gobreaker.Counts) bool {
 			return c.Requests >= volume && c.TotalFailures*2 >= c.Requests

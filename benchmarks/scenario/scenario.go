@@ -67,8 +67,16 @@ func All() []Scenario {
 	calls("pool/parallel", "the same from two goroutines", "by-hand", success(columns.Pool, together))
 	calls("name/1", "looked up by name, 1 command, then success with everything on", "by-hand", byName(1))
 	calls("name/10000", "the same of 10,000 commands", "by-hand", byName(10_000))
+	calls("http", "a request to a server on loopback, in the same process: sent, served, read", "direct", request)
 
 	calls("snapshot", "one scrape of 1,000 commands while one goroutine calls them; processor time of the scraping thread alone", "floor", snapshot)
+
+	calls("scrape", "one scrape of 1,000 commands by Prometheus, as text", "firebreak", scrapePrometheus)
+	all = append(all, Scenario{
+		Name: "stream", What: "hystrix.stream of 200 commands to five clients who read it in the same process, a sample each 100 ms",
+		Procs: 2, Reference: "firebreak", By: CPUPerSample, Heavy: true, measure: stream,
+		Units: []string{CPUPerSample, BytesPerSample, SamplesReceived},
+	})
 
 	for _, l := range []lateness{
 		{"lateness/caller", columns.Everything, 1, 3},

@@ -25,7 +25,7 @@ func TestEveryColumnDoesWhatTheScenarioSays(t *testing.T) {
 		}
 		for _, column := range columns.All() {
 			t.Run(s.Name+"/"+column.Name, func(t *testing.T) {
-				repeats(t, map[bool]string{true: "3", false: "200"}[s.Name == "snapshot"])
+				repeats(t, map[bool]string{true: "3", false: "200"}[s.Name == "snapshot" || s.Name == "scrape"])
 				m, err := s.Measure(column)
 				require.NoError(t, err)
 				if m == nil {

@@ -1,0 +1,80 @@
+package firebreakhttp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// DeadlineHeader is a name for [Transport.DeadlineHeader] and
+// [Handler.DeadlineHeader]. Its value is how many whole milliseconds the caller will
+// wait from now on, a number in decimal digits: a span and no moment, as clocks differ.
+const DeadlineHeader = "X-Deadline-Ms"
+
+// tellDeadline sets the header in a request that is ours.
+func (t *Transport) tellDeadline(out *http.Request) {
+	if t.DeadlineHeader == "" {
+		return
+	}
+	at, ok := out.Context().Deadline()
+	if !ok {
+		return
+	}
+	left := max(time.Until(at), time.Millisecond) // 0 would be refused; what is late fails by itself
+	out.Header = out.Header.Clone()
+	if out.Header == nil {
+		out.Header = http.Header{}
+	}
+	out.Header.Set(t.DeadlineHeader, strconv.FormatInt(left.Milliseconds(), 10))
+}
+
+// A Handler is the server's side of a request: it gives Handler a context with the
+// caller's deadline, so that work ends when nobody waits for it, and calls made
+// under that context end with it. Set its fields before use.
+type Handler struct {
+	// Handler serves the request.
+	Handler http.Handler
+	// DeadlineHeader names the header that tells how long the caller will wait, in
+	// whole milliseconds. It can only shorten what the request's context has. A 0 is
+	// answered with 504 Gateway Timeout, what is no number with 400 Bad Request; both
+	// without Handler. Empty: no header is read.
+	DeadlineHeader string
+}
+
+// ServeHTTP serves a request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.DeadlineHeader == "" || len(r.Header.Values(h.DeadlineHeader)) == 0 {
+		h.Handler.ServeHTTP(w, r)
+		return
+	}
+	left, err := parseDeadline(r.Header.Values(h.DeadlineHeader))
+	switch {
+	case err != nil:
+		http.Error(w, fmt.Sprintf("header %s: %v", h.DeadlineHeader, err), http.StatusBadRequest)
+	case left == 0:
+		http.Error(w, "the caller's deadline has passed", http.StatusGatewayTimeout)
+	default:
+		ctx, cancel := context.WithTimeout(r.Context(), left)
+		defer cancel()
+		h.Handler.ServeHTTP(w, r.WithContext(ctx))
+	}
+}
+
+// longest is a deadline that nobody sees the end of: longer ones are taken for it, as
+// they would not fit in a duration.
+const longest = 365 * 24 * time.Hour
+
+// parseDeadline reads the values of a header, of which there must be one.
+func parseDeadline(values []string) (time.Duration, error) {
+	if len(values) != 1 {
+		return 0, fmt.Errorf("it is there %d times", len(values))
+	}
+	ms, err := strconv.ParseUint(values[0], 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // then ms is the largest there is
+		return 0, fmt.Errorf("%.20q is not a number of milliseconds", values[0])
+	}
+	return time.Duration(min(ms, uint64(longest.Milliseconds()))) * time.Millisecond, nil
+}
