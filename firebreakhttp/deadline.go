@@ -1,7 +1,6 @@
 package firebreakhttp
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -29,38 +28,6 @@ func (t *Transport) tellDeadline(out *http.Request) {
 		out.Header = http.Header{}
 	}
 	out.Header.Set(t.DeadlineHeader, strconv.FormatInt(left.Milliseconds(), 10))
-}
-
-// A Handler is the server's side of a request: it gives Handler a context with the
-// caller's deadline, so that work ends when nobody waits for it, and calls made
-// under that context end with it. Set its fields before use.
-type Handler struct {
-	// Handler serves the request.
-	Handler http.Handler
-	// DeadlineHeader names the header that tells how long the caller will wait, in
-	// whole milliseconds. It can only shorten what the request's context has. A 0 is
-	// answered with 504 Gateway Timeout, what is no number with 400 Bad Request; both
-	// without Handler. Empty: no header is read.
-	DeadlineHeader string
-}
-
-// ServeHTTP serves a request.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if h.DeadlineHeader == "" || len(r.Header.Values(h.DeadlineHeader)) == 0 {
-		h.Handler.ServeHTTP(w, r)
-		return
-	}
-	left, err := parseDeadline(r.Header.Values(h.DeadlineHeader))
-	switch {
-	case err != nil:
-		http.Error(w, fmt.Sprintf("header %s: %v", h.DeadlineHeader, err), http.StatusBadRequest)
-	case left == 0:
-		http.Error(w, "the caller's deadline has passed", http.StatusGatewayTimeout)
-	default:
-		ctx, cancel := context.WithTimeout(r.Context(), left)
-		defer cancel()
-		h.Handler.ServeHTTP(w, r.WithContext(ctx))
-	}
 }
 
 // longest is a deadline that nobody sees the end of: longer ones are taken for it, as

@@ -100,6 +100,8 @@ func everyOutcome(t *testing.T, p *place) *firebreak.Command {
 	time.AfterFunc(100*time.Millisecond, leave)
 	require.ErrorIs(t, cmd.Run(gone, heed), context.Canceled)
 
+	compose(ctx, cmd)
+
 	// While one is in: another is rejected, and of those two fallbacks one is.
 	release := make(chan struct{})
 	var wg sync.WaitGroup

@@ -54,6 +54,9 @@ var definitions = []definition{
 	{Metric: &metric.InFlight, command: func(r *reading, values []float64) { values[0] = float64(r.inFlight) }},
 	{Metric: &metric.FallbacksInFlight, command: func(r *reading, values []float64) { values[0] = float64(r.fallbacks) }},
 	{Metric: &metric.Overruns, command: func(r *reading, values []float64) { values[0] = float64(r.counts.Overran) }},
+	{Metric: &metric.StreamItems, command: func(r *reading, values []float64) { values[0] = float64(r.counts.Emitted) }},
+	{Metric: &metric.CacheHits, command: func(r *reading, values []float64) { values[0] = float64(r.counts.CacheHits) }},
+	{Metric: &metric.CollapsedKeys, command: func(r *reading, values []float64) { values[0] = float64(r.counts.Collapsed) }},
 	{Metric: &metric.ObserverPanics, command: func(r *reading, values []float64) { values[0] = float64(r.counts.ObserverPanics) }},
 	{Metric: &metric.CircuitState, command: func(r *reading, values []float64) {
 		for s, n := range r.states {

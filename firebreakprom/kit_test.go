@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -170,5 +171,32 @@ func requireNoneFell(t testing.TB, was, is scraped) {
 	t.Helper()
 	for name, v := range was.counters() {
 		require.GreaterOrEqual(t, is[name], v, name)
+	}
+}
+
+// compose makes two calls of what a request composes: a batch of two keys, of which one
+// is asked for again and found, and a stream of three items.
+func compose(ctx context.Context, cmd *firebreak.Command) {
+	ctx = firebreak.WithScope(ctx)
+	get := firebreak.Cached(cmd, firebreak.Collapse(cmd, func(_ context.Context, keys []int) (map[int]int, error) {
+		values := map[int]int{}
+		for _, key := range keys {
+			values[key] = key
+		}
+		return values, nil
+	}))
+	_, _ = firebreak.Gather(ctx, []int{1, 2}, firebreak.Unlimited, get)
+	_, _ = get(ctx, 1)
+	items := firebreak.Stream(ctx, cmd, func(context.Context) iter.Seq2[int, error] {
+		return func(yield func(int, error) bool) {
+			for i := range 3 {
+				if !yield(i, nil) {
+					return
+				}
+			}
+		}
+	})
+	for _, err := range items {
+		_ = err
 	}
 }

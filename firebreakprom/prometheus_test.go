@@ -178,6 +178,7 @@ func (s *service) work(ctx context.Context) {
 			defer func() { _ = recover() }()
 			_ = c["panics"].Run(ctx, func(context.Context) error { panic("boom") })
 		}()
+		compose(ctx, c["users"])
 		_ = c["watched"].Run(ctx, succeed)
 		_ = c["fallback"].Run(ctx, fail, answer(nil))
 		_ = web.Command(strconv.Itoa(i%4)).Run(ctx, succeed)

@@ -68,6 +68,9 @@ func addCounts(to, c *firebreak.Counts) {
 	to.FallbackMissing += c.FallbackMissing
 	to.Overran += c.Overran
 	to.WouldShortCircuit += c.WouldShortCircuit
+	to.Emitted += c.Emitted
+	to.CacheHits += c.CacheHits
+	to.Collapsed += c.Collapsed
 	to.ObserverPanics += c.ObserverPanics
 }
 

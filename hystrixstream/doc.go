@@ -52,8 +52,8 @@
 //	                                       under CountCallerDeadlines, Rejected under CountRejections
 //	requestCount                           errorCount + Success + Expected
 //	rollingCountBadRequests                Expected + Ignored: no failure, no fallback
-//	rollingCountCollapsedRequests          0
-//	rollingCountEmit                       0
+//	rollingCountCollapsedRequests          Collapsed
+//	rollingCountEmit                       Emitted
 //	rollingCountExceptionsThrown           BadRequests + FallbackFailure + FallbackMissing + FallbackRejected, and
 //	                                       Panic unless RecoverPanics, as no fallback is asked then
 //	rollingCountFailure                    Failure + Panic
@@ -62,7 +62,7 @@
 //	rollingCountFallbackMissing            FallbackMissing
 //	rollingCountFallbackRejection          FallbackRejected
 //	rollingCountFallbackSuccess            FallbackSuccess
-//	rollingCountResponsesFromCache         0
+//	rollingCountResponsesFromCache         CacheHits
 //	rollingCountSemaphoreRejected          Rejected by a semaphore
 //	rollingCountShortCircuited             ShortCircuited
 //	rollingCountSuccess                    Success
@@ -88,7 +88,8 @@
 //	  IsolationSemaphoreMaxConcurrentRequests  MaxConcurrent
 //	propertyValue_fallbackIsolationSemaphoreMaxConcurrentRequests  MaxFallbacks, 0 if Off
 //	propertyValue_metricsRollingStatisticalWindowInMilliseconds    Window
-//	propertyValue_requestCacheEnabled, propertyValue_requestLogEnabled  false
+//	propertyValue_requestCacheEnabled      false: it is not a setting
+//	propertyValue_requestLogEnabled        RequestLog
 //	reportingHosts                         1
 //
 // So errorCount is rollingCountFailure + rollingCountTimeout, and rejections where they

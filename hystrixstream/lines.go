@@ -16,7 +16,8 @@ func encodeDashboard(e *encoder, reg *firebreak.Registry) {
 	for i := range e.pools {
 		e.hystrixThreadPool(&e.pools[i])
 	}
-	// HystrixCollapser comes here, when there is something that batches.
+	// HystrixCollapser would come here. What batches is a command here, and its batches
+	// are that command's calls: there is nothing that its line does not say.
 }
 
 func (e *encoder) hystrixCommand(r *reading) {
@@ -34,8 +35,8 @@ func (e *encoder) hystrixCommand(r *reading) {
 	e.int("requestCount", int64(all))
 
 	e.long("rollingCountBadRequests", r.badRequests())
-	e.long("rollingCountCollapsedRequests", 0)
-	e.long("rollingCountEmit", 0)
+	e.long("rollingCountCollapsedRequests", w.Collapsed)
+	e.long("rollingCountEmit", w.Emitted)
 	e.long("rollingCountExceptionsThrown", r.thrown())
 	e.long("rollingCountFailure", r.failures())
 	e.long("rollingCountFallbackEmit", 0)
@@ -43,7 +44,7 @@ func (e *encoder) hystrixCommand(r *reading) {
 	e.long("rollingCountFallbackMissing", w.FallbackMissing)
 	e.long("rollingCountFallbackRejection", w.FallbackRejected)
 	e.long("rollingCountFallbackSuccess", w.FallbackSuccess)
-	e.long("rollingCountResponsesFromCache", 0)
+	e.long("rollingCountResponsesFromCache", w.CacheHits)
 	e.long("rollingCountSemaphoreRejected", r.semaphoreRejected())
 	e.long("rollingCountShortCircuited", w.ShortCircuited)
 	e.long("rollingCountSuccess", w.Success)
@@ -70,7 +71,7 @@ func (e *encoder) hystrixCommand(r *reading) {
 	e.limit("propertyValue_fallbackIsolationSemaphoreMaxConcurrentRequests", c.MaxFallbacks)
 	e.setting("propertyValue_metricsRollingStatisticalWindowInMilliseconds", c.Window)
 	e.bool("propertyValue_requestCacheEnabled", false)
-	e.bool("propertyValue_requestLogEnabled", false)
+	e.bool("propertyValue_requestLogEnabled", c.RequestLog == firebreak.On)
 	e.int("reportingHosts", 1)
 	e.string("threadPool", r.Dependency)
 	e.finish()
@@ -133,7 +134,7 @@ func (e *encoder) commandConfig(r *reading) {
 	e.string("isolationStrategy", r.strategy())
 	e.null("threadPoolKeyOverride")
 	e.bool("requestCacheEnabled", false)
-	e.bool("requestLogEnabled", false)
+	e.bool("requestLogEnabled", c.RequestLog == firebreak.On)
 	e.bool("timeoutEnabled", c.Timeout != firebreak.Off)
 	e.bool("fallbackEnabled", c.MaxFallbacks != firebreak.Off)
 	e.setting("timeoutInMilliseconds", c.Timeout)

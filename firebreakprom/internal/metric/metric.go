@@ -149,6 +149,21 @@ var (
 		Help:   "Runs that answered after their deadline, or ended more than a tenth of the timeout after it: they do not heed their context.",
 		Series: none,
 	}
+	StreamItems = Metric{
+		Name: "firebreak_stream_items_total", Kind: Counter, Of: OfCommand,
+		Help:   "Items that streams have yielded; a stream is one call.",
+		Series: none,
+	}
+	CacheHits = Metric{
+		Name: "firebreak_cache_hits_total", Kind: Counter, Of: OfCommand,
+		Help:   "Answers that a request's cache had, or that somebody else in the request had asked for: calls that were spared.",
+		Series: none,
+	}
+	CollapsedKeys = Metric{
+		Name: "firebreak_collapsed_keys_total", Kind: Counter, Of: OfCommand,
+		Help:   "Keys asked for one by one that left in batches; a batch is one call.",
+		Series: none,
+	}
 	ObserverPanics = Metric{
 		Name: "firebreak_observer_panics_total", Kind: Counter, Of: OfCommand,
 		Help:   "Panics of observers while they were told of the command.",
@@ -283,7 +298,7 @@ func infos() [][]string {
 // All is every definition.
 func All() []*Metric {
 	return []*Metric{
-		&Calls, &Rejections, &Fallbacks, &RunDuration, &CallDuration, &InFlight, &FallbacksInFlight, &Overruns, &ObserverPanics,
+		&Calls, &Rejections, &Fallbacks, &RunDuration, &CallDuration, &InFlight, &FallbacksInFlight, &Overruns, &StreamItems, &CacheHits, &CollapsedKeys, &ObserverPanics,
 		&CircuitState, &CircuitTransitions, &CircuitErrorRatio, &CircuitOverride,
 		&CommandInfo, &Timeout, &ErrorThreshold, &VolumeThreshold, &SleepWindowLength, &FallbackLimit,
 		&BulkheadLimit, &BulkheadInFlight, &BulkheadPeak, &BulkheadQueued, &BulkheadQueueLimit, &BulkheadAbandoned,

@@ -130,6 +130,11 @@ func calls() Row {
 			added(shown.sum(shown.in(&metric.FallbackLimit), command), ofCommand+" limit")...)),
 		series("Overruns", "reqps", "Runs that ended after their deadline: they do not heed their context.",
 			added(shown.sum(shown.rate(&metric.Overruns), command), ofCommand)),
+		series("Spared by caching and batching", "reqps", "Answers that a request's cache had, and keys that left in batches: a batch is one call.", append(
+			added(shown.sum(shown.rate(&metric.CacheHits), command), ofCommand+" cache hits"),
+			added(shown.sum(shown.rate(&metric.CollapsedKeys), command), ofCommand+" collapsed")...)),
+		series("Items of streams", "ops", "A stream is one call.",
+			added(shown.sum(shown.rate(&metric.StreamItems), command), ofCommand)),
 		series("Observer panics", "reqps", "What an observer should have told is lost.",
 			added(shown.sum(shown.rate(&metric.ObserverPanics), command), ofCommand)),
 	}}
