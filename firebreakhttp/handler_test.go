@@ -38,7 +38,9 @@ func TestHandlerBeginsARequest(t *testing.T) {
 				panic(http.ErrAbortHandler)
 			}
 		}),
-		Log: func(r *http.Request, l firebreak.CallLog) { logs = append(logs, r.URL.Path+": "+took.ReplaceAllString(l.String(), "")) },
+		Log: func(r *http.Request, l firebreak.CallLog) {
+			logs = append(logs, r.URL.Path+": "+took.ReplaceAllString(l.String(), ""))
+		},
 	}
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
 	require.Equal(t, 1, runs)
