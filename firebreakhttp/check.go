@@ -1,7 +1,6 @@
 package firebreakhttp
 
 import (
-	"errors"
 	"math"
 	"net/http"
 	"strconv"
@@ -57,11 +56,7 @@ func Check(resp *http.Response) error {
 // above 0 if it says nothing that can be used.
 func retryAfter(h http.Header) time.Duration {
 	text := strings.TrimSpace(h.Get("Retry-After"))
-	if text == "" {
-		return 0
-	}
-	s, err := strconv.ParseUint(text, 10, 64)
-	if err == nil || errors.Is(err, strconv.ErrRange) { // then s is the largest there is
+	if s, ok := parseDigits(text); ok {
 		return time.Duration(min(s, math.MaxInt64/uint64(time.Second))) * time.Second
 	}
 	at, err := http.ParseTime(text)

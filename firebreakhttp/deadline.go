@@ -1,10 +1,10 @@
 package firebreakhttp
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -39,9 +39,20 @@ func parseDeadline(values []string) (time.Duration, error) {
 	if len(values) != 1 {
 		return 0, fmt.Errorf("it is there %d times", len(values))
 	}
-	ms, err := strconv.ParseUint(values[0], 10, 64)
-	if err != nil && !errors.Is(err, strconv.ErrRange) { // then ms is the largest there is
+	ms, ok := parseDigits(values[0])
+	if !ok {
 		return 0, fmt.Errorf("%.20q is not a number of milliseconds", values[0])
 	}
 	return time.Duration(min(ms, uint64(longest.Milliseconds()))) * time.Millisecond, nil
+}
+
+// parseDigits reads a number of decimal digits and nothing else. One that does not fit
+// is the largest that does: [strconv.ParseUint] says that of what has other letters
+// behind enough digits, too.
+func parseDigits(text string) (n uint64, ok bool) {
+	if text == "" || strings.Trim(text, "0123456789") != "" {
+		return 0, false
+	}
+	n, _ = strconv.ParseUint(text, 10, 64)
+	return n, true
 }

@@ -137,6 +137,7 @@ func TestHandler_ReadsTheHeader(t *testing.T) {
 		{firebreakhttp.DeadlineHeader, []string{"9223372036854775807"}, 202, year},
 		{firebreakhttp.DeadlineHeader, []string{"18446744073709551615"}, 202, year},
 		{firebreakhttp.DeadlineHeader, []string{"18446744073709551616"}, 202, year},
+		{firebreakhttp.DeadlineHeader, []string{"20000000000000000000A"}, 400, 0},
 		{firebreakhttp.DeadlineHeader, []string{strings.Repeat("9", 10_000)}, 202, year},
 		{firebreakhttp.DeadlineHeader, []string{"0"}, 504, 0},
 		{firebreakhttp.DeadlineHeader, []string{"000"}, 504, 0},
@@ -200,7 +201,7 @@ var digits = regexp.MustCompile(`^[0-9]+$`)
 
 // FuzzHandlerDeadline holds the parser against arithmetic without bounds.
 func FuzzHandlerDeadline(f *testing.F) {
-	for _, value := range []string{"0", "1", "100", "31536000001", "18446744073709551616", "-1", "+1", " 1", "1 ", "1e3", "٣", "\xff", ""} {
+	for _, value := range []string{"0", "1", "100", "31536000001", "18446744073709551616", "20000000000000000000A", "-1", "+1", " 1", "1 ", "1e3", "٣", "\xff", ""} {
 		f.Add(value)
 	}
 	const year = 365 * 24 * time.Hour

@@ -505,6 +505,7 @@ func TestTransport_RetryAfterLengthensTheSleep(t *testing.T) {
 		{503, http.Header{"Retry-After": {"9223372037"}}, 10 * sleep},
 		{503, http.Header{"Retry-After": {"18446744073709551615"}}, 10 * sleep},
 		{503, http.Header{"Retry-After": {"18446744073709551616"}}, 10 * sleep},
+		{503, http.Header{"Retry-After": {"20000000000000000000A"}}, sleep},
 		{503, http.Header{"Retry-After": {strings.Repeat("9", 1000)}}, 10 * sleep},
 		{503, http.Header{"Retry-After": {"-20"}}, sleep},
 		{503, http.Header{"Retry-After": {"+20"}}, sleep},
