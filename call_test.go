@@ -113,7 +113,7 @@ func TestBeginTakesAPermit(t *testing.T) {
 		p := newPlace(t, in, c)
 		goroutines := runtime.NumGoroutine()
 		first := begun(t, context.Background(), p.cmd)
-		require.Equal(t, goroutines, runtime.NumGoroutine())
+		requireNoMoreGoroutines(t, goroutines)
 		s := p.cmd.Snapshot()
 		require.Equal(t, 1, s.InFlight)
 		require.Equal(t, 1, s.Bulkhead.InFlight)

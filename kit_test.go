@@ -3,6 +3,7 @@ package firebreak_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -66,3 +67,16 @@ func trip(t testing.TB, cmd *firebreak.Command) {
 
 // total is everything that was ever counted of a command.
 func total(cmd *firebreak.Command) firebreak.Counts { return cmd.Snapshot().Total }
+
+// requireNoMoreGoroutines allows for those that the runtime has for a moment, for
+// cleanups and the like.
+func requireNoMoreGoroutines(t testing.TB, before int) {
+	t.Helper()
+	for range 1000 {
+		if runtime.NumGoroutine() <= before {
+			return
+		}
+		runtime.Gosched()
+	}
+	require.LessOrEqual(t, runtime.NumGoroutine(), before)
+}

@@ -166,7 +166,7 @@ func TestMemoryOfACommandAtRest(t *testing.T) {
 			rest := (inUse() - before) / commands
 			t.Logf("%d B", rest)
 			require.LessOrEqual(t, rest, budget)
-			require.LessOrEqual(t, runtime.NumGoroutine(), goroutines)
+			requireNoMoreGoroutines(t, goroutines)
 			runtime.KeepAlive(reg)
 			runtime.KeepAlive(names)
 		})

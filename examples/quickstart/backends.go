@@ -46,7 +46,7 @@ type backends struct {
 	pricing, inventory, reviews *server
 }
 
-func startBackends(s *script) (b backends, err error) {
+func startBackends(s *stage) (b backends, err error) {
 	for _, start := range []struct {
 		server **server
 		h      http.HandlerFunc
@@ -113,7 +113,7 @@ func pricingBackend(w http.ResponseWriter, r *http.Request) {
 }
 
 // inventoryBackend does what the script says.
-func inventoryBackend(s *script) http.HandlerFunc {
+func inventoryBackend(s *stage) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		takes := 5 * time.Millisecond
 		switch s.at(time.Now()) {

@@ -2,6 +2,7 @@
 //
 //	go run ./examples/quickstart                # with firebreak
 //	go run ./examples/quickstart -unprotected   # the same load without it
+//	go run ./examples/quickstart -http 127.0.0.1:8080 -duration 0   # on and on, with the dashboard
 //
 // A shop's front calls three backends: pricing, inventory and reviews. All are real
 // HTTP servers on loopback, all in this process. While a load generator asks the
@@ -36,13 +37,17 @@ const (
 	statusInterrupted = 130 // what a shell reports of a program that SIGINT ended
 )
 
+const usualDuration = 30 * time.Second
+
 // Below this the phases of the script are shorter than what is promised of them.
 const minDuration = 10 * time.Second
 
 type options struct {
 	duration    time.Duration
+	forever     bool // the script begins again at its end, until Ctrl-C
 	unprotected bool
 	json        bool
+	http        string // where the dashboard is; "" if it is not wanted
 }
 
 func main() {
@@ -90,7 +95,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.DurationVar(&o.duration, "duration", 30*time.Second, "how long the script takes")
+	flags.DurationVar(&o.duration, "duration", usualDuration, "how long the script takes; 0: half a minute, again and again, until Ctrl-C")
+	flags.StringVar(&o.http, "http", "", "an `address` for the dashboard, /metrics and /hystrix.stream, such as 127.0.0.1:8080")
 	flags.BoolVar(&o.unprotected, "unprotected", false, "run the same load without firebreak")
 	flags.BoolVar(&o.json, "json", false, "print the summary as one JSON object, and nothing else")
 	if err := flags.Parse(args); err != nil {
@@ -100,6 +106,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	switch {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case o.duration == 0:
+		o.duration, o.forever = usualDuration, true
 	case o.duration < minDuration:
 		err = fmt.Errorf("-duration %v is too short for the script: at least %v", o.duration, minDuration)
 	}
@@ -115,8 +123,9 @@ func demonstrate(ctx context.Context, o options, progress *screen) (result *summ
 	var running cleanup
 	defer func() { err = errors.Join(err, running.stop()) }()
 
-	script := newScript(time.Now(), o.duration)
-	shop, err := startBackends(script)
+	var stage stage
+	stage.play(newScript(time.Now(), o.duration))
+	shop, err := startBackends(&stage)
 	running.add(shop.stop)
 	if err != nil {
 		return nil, err
@@ -146,10 +155,26 @@ func demonstrate(ctx context.Context, o options, progress *screen) (result *summ
 	}
 	running.add(server.stop)
 
-	visitors := newLoad(server.url, script)
-	running.add(visitors.stop)
-	progress.play(ctx, script, reg, visitors)
-	return summarize(o, script, visitors.samples(), history.of("inventory"), ctx.Err() != nil), nil
+	if o.http != "" {
+		watch, err := serveWatch(o.http, reg)
+		if err != nil {
+			return nil, err
+		}
+		running.add(watch.stop)
+		progress.say("dashboard: " + watch.server.url + "/  metrics: /metrics  stream: /hystrix.stream")
+	}
+
+	for {
+		script := newScript(time.Now(), o.duration)
+		stage.play(script)
+		visitors := newLoad(server.url, script)
+		progress.play(ctx, script, reg, visitors)
+		err := visitors.stop(ctx)
+		if !o.forever || ctx.Err() != nil || err != nil {
+			return summarize(o, script, visitors.samples(), history.of("inventory"), ctx.Err() != nil), err
+		}
+		history.forget() // a day has thousands
+	}
 }
 
 // A cleanup stops what was started, last things first, as deferred calls would; and

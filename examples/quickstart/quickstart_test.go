@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"io"
+	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +100,60 @@ func TestInterrupted(t *testing.T) {
 		assert.NotContains(t, stdout.String(), "kept")
 		assert.Empty(t, stderr.String(), "all was shut down in good order")
 	}
+}
+
+// The last round is the one that is summed up: the others are forgotten.
+func TestForever(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	const round = time.Second
+	result, err := demonstrate(ctx, options{duration: round, forever: true}, newScreen(nil))
+	require.NoError(t, err)
+	assert.Equal(t, interruption, result.NotJudged)
+	assert.Positive(t, result.Requests)
+	assert.LessOrEqual(t, result.Requests, int(round.Seconds()*rate))
+}
+
+// The dashboard and the rest are there while it runs, and let it end.
+func TestWatch(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stdout, in := io.Pipe()
+	status := make(chan int, 1)
+	go func() {
+		status <- command(ctx, []string{"-http", "127.0.0.1:0", "-duration", "0"}, in, io.Discard)
+		in.Close()
+	}()
+	lines := bufio.NewScanner(stdout)
+	require.True(t, lines.Scan())
+	found := regexp.MustCompile(`http://[0-9.:]+`).FindString(lines.Text())
+	require.NotEmpty(t, found, lines.Text())
+	for lines.Scan() && !strings.Contains(lines.Text(), "healthy") { // by now there was traffic
+	}
+	go func() { _, _ = io.Copy(io.Discard, stdout) }()
+
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	for path, want := range map[string]string{
+		"/":               "<html",
+		"/metrics":        `firebreak_calls_total{command="inventory",dependency="inventory",outcome="success"}`,
+		"/hystrix.stream": `"type":"HystrixCommand","name":"inventory"`,
+	} {
+		resp, err := client.Get(found + path)
+		require.NoError(t, err)
+		defer resp.Body.Close() // the stream is still open when Ctrl-C comes
+		assert.Equal(t, http.StatusOK, resp.StatusCode, path)
+		text := make([]byte, 1<<20)
+		n := 0
+		for n < len(text) && !strings.Contains(string(text[:n]), want) && err == nil {
+			var more int
+			more, err = resp.Body.Read(text[n:])
+			n += more
+		}
+		assert.Contains(t, string(text[:n]), want, path)
+	}
+	cancel()
+	assert.Equal(t, statusInterrupted, <-status)
 }
 
 func TestFlags(t *testing.T) {

@@ -36,6 +36,13 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// say shows a line that stays.
+func (s *screen) say(line string) {
+	if s.w != nil {
+		fmt.Fprintln(s.w, line)
+	}
+}
+
 // play lets the visitors loose and shows what happens, until the last has left.
 func (s *screen) play(ctx context.Context, script *script, reg *firebreak.Registry, visitors *load) {
 	left := make(chan struct{})

@@ -1,6 +1,9 @@
 package main
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // A phase is a stretch of the script: how inventory is doing.
 type phase int
@@ -60,3 +63,10 @@ func (s *script) beginOf(p phase) time.Time      { return s.start.Add(s.begins[p
 func (s *script) lengthOf(p phase) time.Duration { return s.begins[p+1] - s.begins[p] }
 func (s *script) end() time.Time                 { return s.start.Add(s.begins[numPhases]) }
 func (s *script) duration() time.Duration        { return s.begins[numPhases] }
+
+// A stage is where a script is played, and the next one after it.
+type stage struct{ script atomic.Pointer[script] }
+
+func (s *stage) play(next *script) { s.script.Store(next) }
+
+func (s *stage) at(t time.Time) phase { return s.script.Load().at(t) }

@@ -291,6 +291,12 @@ func (t *transitions) of(command string) []firebreak.Transition {
 	return of
 }
 
+func (t *transitions) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.all = nil
+}
+
 // timeTo returns how long after from the circuit was first closed, or not closed, and
 // by which transition; 0 if it already was. It must have happened before until.
 func timeTo(closed bool, circuit []firebreak.Transition, from, until time.Time) (after time.Duration, by firebreak.Transition, ok bool) {
