@@ -38,9 +38,10 @@ type Command struct {
 	name   string // with the key of a keyed command
 	family string // without
 	key    string
-	keyed  *Keyed    // nil unless keyed
-	made   mono.Time // or given another window
-	code   *Config   // what code said; nil if nothing
+	keyed  *Keyed                 // nil unless keyed
+	made   mono.Time              // or given another window
+	code   *Config                // what code said; nil if nothing
+	config atomic.Pointer[Config] // in force; nil if nobody has asked since the last Update
 }
 
 // Do makes one call through cmd and returns its result, or that of the first
@@ -644,9 +645,16 @@ func (c *Command) Name() string { return c.name }
 // Config returns the settings in force: every field is said, and Classify can be
 // called.
 func (c *Command) Config() Config {
+	// Whoever watches asks for it with every look. One that made way for another key is
+	// not among those that an Update tells to forget it.
+	if known := c.config.Load(); known != nil && c.circuit.era.Load().kind != eraRetired {
+		return *known
+	}
 	c.registry.mu.Lock()
 	defer c.registry.mu.Unlock()
-	return c.layersLocked().resolve()
+	in := c.layersLocked().resolve()
+	c.config.Store(&in)
+	return in
 }
 
 // Origins tells who said each setting in force, by the key that a document has for

@@ -559,3 +559,25 @@ func end(calls ...*firebreak.Call) {
 		call.End()
 	}
 }
+
+// Whoever watches asks again and again: that costs nothing until an Update has come,
+// for the command, its dependency or all.
+func TestConfigIsReadOnce(t *testing.T) {
+	reg := newRegistry(t, firebreak.Config{})
+	cmd := reg.Dependency("dep", firebreak.Config{}).Command("cmd", firebreak.Config{})
+	require.Equal(t, time.Second, cmd.Config().Timeout)
+	require.Zero(t, testing.AllocsPerRun(100, func() { _ = cmd.Config() }))
+	for i, doc := range []firebreak.Document{
+		{Commands: map[string]firebreak.Config{"cmd": {Timeout: 2 * time.Second}}},
+		{Dependencies: map[string]firebreak.Config{"dep": {Timeout: 3 * time.Second, MaxConcurrent: 3}}},
+		{Defaults: firebreak.Config{Timeout: 4 * time.Second, MaxConcurrent: 4}},
+	} {
+		require.NoError(t, reg.Update(doc))
+		c := cmd.Config()
+		require.Equal(t, time.Duration(i+2)*time.Second, c.Timeout)
+		require.Equal(t, []int{100, 3, 4}[i], c.MaxConcurrent)
+		c.Timeout = time.Hour // the caller's own
+	}
+	require.NoError(t, reg.Update(firebreak.Document{}))
+	require.Equal(t, time.Second, cmd.Config().Timeout)
+}

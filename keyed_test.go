@@ -392,6 +392,20 @@ func TestAnotherWindowMakesNoKeyIdle(t *testing.T) {
 	})
 }
 
+// A handle that was kept reads the settings in force, also those of later Updates.
+func TestAKeptHandleReadsTheSettingsInForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newRegistry(t, firebreak.Config{})
+		k := reg.Dependency("dep", firebreak.Config{}).Keyed("k", 1, firebreak.Config{})
+		kept := k.Command("a")
+		require.Equal(t, time.Second, kept.Config().Timeout)
+		time.Sleep(time.Minute)
+		require.True(t, hasPlace(k, "b"), "a makes way")
+		require.NoError(t, reg.Update(forCommand("k", firebreak.Config{Timeout: time.Minute})))
+		require.Equal(t, time.Minute, kept.Config().Timeout)
+	})
+}
+
 // S73: the kept handle of a key that made way goes on under its present command.
 func TestAHandleThatWasKept(t *testing.T) {
 	for name, use := range map[string]func(*firebreak.Command){

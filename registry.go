@@ -320,6 +320,7 @@ func (r *Registry) isolationsLocked(doc *Document) []error {
 // apply puts new settings in force. Calls that have loaded the last ones keep them.
 func (c *Command) apply(set *settings) {
 	was := c.settings.Swap(set)
+	c.config.Store(nil)
 	if was.window != set.window {
 		c.metrics.resize(set.window)
 		c.circuit.resize(set.window)
