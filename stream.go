@@ -3,6 +3,8 @@ package firebreak
 import (
 	"context"
 	"iter"
+
+	"github.com/firebreak-go/firebreak/internal/mono"
 )
 
 // Stream returns a sequence like run's, guarded by cmd. Each range over it is one call,
@@ -10,7 +12,7 @@ import (
 // left; under pool isolation it takes no worker and no place in a queue.
 //
 // [Config.Timeout] bounds each wait for an item, that for the first from the beginning.
-// The loop's own work is not counted. An item that comes too late is not yielded, and
+// The loop's own work is not counted, nor is it in the latencies. An item that comes too late is not yielded, and
 // an end that does is not taken for one: the stream ends with [ErrTimeout], as its
 // context has ended.
 //
@@ -60,6 +62,7 @@ type stream[T any] struct {
 	call      *call
 	beside    T    // what run yielded with its error
 	left      bool // the loop was
+	gave      mono.Time
 }
 
 // items yields what run does, and returns the error of the call.
@@ -70,6 +73,7 @@ func (s *stream[T]) items(c *Call) (err error) {
 		switch {
 		case returned:
 		case s.call.looping: // a panic or Goexit of the loop's
+			s.took()
 			c.Settle(nil) //nolint:errcheck // nil
 		default:
 			end := ending{outcome: OutcomePanic, cause: errPanicked}
@@ -117,11 +121,22 @@ func (s *stream[T]) items(c *Call) (err error) {
 
 // give hands an item to the loop, and tells whether it wants more.
 func (s *stream[T]) give(v T, err error) bool {
-	s.call.looping = true
+	s.call.looping, s.gave = true, s.call.cmd.clock.Now()
 	more := s.yield(v, err)
 	s.call.looping = false
+	s.took()
 	s.left = !more
 	return more
+}
+
+// took takes the time that the loop had an item off the call's: it is not the
+// dependency that is slow then.
+func (s *stream[T]) took() {
+	loop := s.call.cmd.clock.Now().Sub(s.gave)
+	s.call.submitted = s.call.submitted.Add(loop)
+	if !s.call.asks { // else the run is over
+		s.call.started = s.call.started.Add(loop)
+	}
 }
 
 // fallBack yields what a fallback does, and returns the error if none does.

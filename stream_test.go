@@ -345,7 +345,7 @@ func TestS64_TheLoopsOwnTimeIsNotCounted(t *testing.T) {
 			}
 		}
 		require.Equal(t, map[string]uint64{"Success": 1, "Emitted": 2}, counted(firebreak.Counts{}, total(p.cmd)))
-		require.Equal(t, 2*time.Hour+2*time.Second-2, p.cmd.Snapshot().RunHistogram.Sum)
+		require.Equal(t, 2*time.Second-2, p.cmd.Snapshot().RunHistogram.Sum)
 	})
 }
 
@@ -1153,13 +1153,13 @@ func TestS60_WhatIsToldOfAStream(t *testing.T) {
 			falls []backups
 			want  []firebreak.CallEvent
 		}{
-			{[]item{{after: half}, {after: half}}, nil, []firebreak.CallEvent{{Outcome: firebreak.OutcomeSuccess, Run: 3 * time.Second, Call: 3 * time.Second}}},
+			{[]item{{after: half}, {after: half}}, nil, []firebreak.CallEvent{{Outcome: firebreak.OutcomeSuccess, Run: time.Second, Call: time.Second}}},
 			{[]item{{after: half}, {after: half, err: errBoom}}, []backups{backup()}, []firebreak.CallEvent{
-				{Outcome: firebreak.OutcomeFailure, Err: errBoom, Run: 2 * time.Second, Call: 2 * time.Second},
+				{Outcome: firebreak.OutcomeFailure, Err: errBoom, Run: time.Second, Call: time.Second},
 			}},
 			{[]item{{after: half, err: errBoom}}, []backups{backup(item{after: half})}, []firebreak.CallEvent{
 				{Outcome: firebreak.OutcomeFailure, Err: errBoom, Run: half, Call: half},
-				{Outcome: firebreak.OutcomeFailure, Fallback: firebreak.OutcomeSuccess, Run: half, Call: 2 * time.Second},
+				{Outcome: firebreak.OutcomeFailure, Fallback: firebreak.OutcomeSuccess, Run: half, Call: time.Second},
 			}},
 		} {
 			events = nil
@@ -1415,4 +1415,65 @@ func TestAnItemAllocatesNothing(t *testing.T) {
 		return times
 	}
 	require.Equal(t, loop(1), loop(100))
+}
+
+// S64: the loop's own time is none of the dependency's, in the latencies as in what is
+// slow; also where the loop ends by a panic, or goes over a fallback's items.
+func TestS64_TheLoopsTimeIsNotTheCalls(t *testing.T) {
+	for name, row := range map[string]struct {
+		run  func(context.Context) iter.Seq2[int, error]
+		loop func(i int)
+	}{
+		"to the end": {run: everySecond(3, nil), loop: func(int) { time.Sleep(time.Hour) }},
+		"an error":   {run: everySecond(2, errBoom), loop: func(int) { time.Sleep(time.Hour) }},
+		"it is left": {run: everySecond(9, nil), loop: func(i int) {
+			time.Sleep(time.Hour)
+			if i == 2 {
+				panic("left")
+			}
+		}},
+		"of a fallback's": {run: everySecond(0, errBoom), loop: func(int) { time.Sleep(time.Hour) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+				p := newPlace(t, in, firebreak.Config{Timeout: 5 * time.Second, SlowCallDuration: 4 * time.Second, RequestVolumeThreshold: 1, ErrorThresholdPercentage: firebreak.Off, Window: 24 * time.Hour})
+				func() {
+					defer func() { _ = recover() }()
+					items := firebreak.Stream(t.Context(), p.cmd, row.run, func(context.Context, error) iter.Seq2[int, error] {
+						return everySecond(2, nil)(t.Context())
+					})
+					for i, err := range items {
+						if err == nil {
+							row.loop(i)
+						}
+					}
+				}()
+				s := p.cmd.Snapshot()
+				require.Equal(t, firebreak.StateClosed, s.State, "nothing was slow")
+				require.LessOrEqual(t, s.RunHistogram.Sum, 3*time.Second)
+				require.Positive(t, s.RunHistogram.Sum)
+				require.LessOrEqual(t, s.CallHistogram.Sum, 3*time.Second)
+				require.GreaterOrEqual(t, s.CallHistogram.Sum, s.RunHistogram.Sum)
+			})
+		})
+	}
+}
+
+// everySecond yields n items, a second before each, and then an error a second later,
+// if there is one.
+func everySecond(n int, err error) func(context.Context) iter.Seq2[int, error] {
+	return func(context.Context) iter.Seq2[int, error] {
+		return func(yield func(int, error) bool) {
+			for i := range n {
+				time.Sleep(time.Second)
+				if !yield(i, nil) {
+					return
+				}
+			}
+			if err != nil {
+				time.Sleep(time.Second)
+				yield(0, err)
+			}
+		}
+	}
 }
