@@ -3,6 +3,7 @@ package firebreak
 import (
 	"context"
 	"sync/atomic"
+	"time"
 )
 
 // Cached returns fn, run once for each key in a scope ([WithScope]): who asks for a key
@@ -91,20 +92,19 @@ func (c *cache[K, V]) join(ctx context.Context, s *scope, key K) (sh *sharing[V]
 
 // of returns the values of one scope.
 func (c *cache[K, V]) of(s *scope) map[K]*sharing[V] {
-	if all, ok := s.caches[c].(map[K]*sharing[V]); ok {
-		return all
-	}
-	if s.caches == nil {
-		s.caches = map[any]any{}
+	for i := range s.caches {
+		if s.caches[i].of == c {
+			return s.caches[i].values.(map[K]*sharing[V])
+		}
 	}
 	all := map[K]*sharing[V]{}
-	s.caches[c] = all
+	s.caches = append(s.caches, scopeCache{c, all})
 	return all
 }
 
 func (c *cache[K, V]) shareLocked(ctx context.Context, s *scope, key K) *sharing[V] {
 	sh := &sharing[V]{done: make(chan struct{}), waiters: 1}
-	ctx, sh.cancel = context.WithCancel(sh.mended.within(context.WithoutCancel(ctx)))
+	ctx, sh.cancel = context.WithCancel(sh.mended.below(ctx))
 	c.of(s)[key] = sh
 	counted := c.cmd.registry.goroutines.TryAcquire()
 	go func() {
@@ -170,9 +170,16 @@ func (c *cache[K, V]) leave(s *scope, key K, sh *sharing[V]) {
 	}
 }
 
-// mended tells that a fallback answered a call, so that what came of it is not the
-// dependency's and not to be kept.
-type mended struct{ flag atomic.Bool }
+// mended is the context above a run for several callers. It has the values of the
+// first, but not its end, and is told if a fallback answered a call in it, so that what
+// came of the run is not the dependency's and not to be kept. What is one object here
+// would be two of package context's. It is to have a cancelable context below it, and
+// nothing else: asked by itself for package context's own key, it would answer with the
+// caller's.
+type mended struct {
+	flag   atomic.Bool
+	values context.Context
+}
 
 type mendedKey struct{}
 
@@ -180,9 +187,21 @@ type mendedKey struct{}
 // fallbacks do not look for it.
 var cached atomic.Bool
 
-// within returns a context in which fallbacks that answer set m.
-func (m *mended) within(ctx context.Context) context.Context {
-	return context.WithValue(ctx, mendedKey{}, m)
+// below makes m the context of a run that caller begins.
+func (m *mended) below(caller context.Context) context.Context {
+	m.values = caller
+	return m
+}
+
+func (*mended) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (*mended) Done() <-chan struct{}       { return nil }
+func (*mended) Err() error                  { return nil }
+
+func (m *mended) Value(key any) any {
+	if key == (mendedKey{}) {
+		return m
+	}
+	return m.values.Value(key)
 }
 
 func (m *mended) is() bool { return m.flag.Load() }

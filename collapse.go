@@ -24,8 +24,9 @@ import (
 // Each caller waits as long as its own context lasts. load's context ends with
 // [Config.Timeout], which begins when the batch leaves, and when all callers have left;
 // a batch that all have left before is no call. If the circuit refuses calls, a key
-// is refused at once, as a call of [Do]. Collapsed keys are counted in
-// [Counts.Collapsed].
+// is refused at once, as a call of [Do]. Batches and the keys asked
+// for in them are counted in [Counts.Batches] and [Counts.Collapsed], and
+// [Snapshot.BatchSizes] tells how large batches were.
 //
 // Make it once, beside the command. It panics if cmd or load is nil; what it returns
 // panics on a key that cannot be compared: an interface with a slice.
@@ -164,7 +165,7 @@ func (c *Command) refuses() bool {
 
 func (c *collapser[K, V]) newBatch(ctx context.Context, s *scope) *batch[K, V] {
 	b := &batch[K, V]{of: c, scope: s, done: make(chan struct{}), askers: map[K]int{}}
-	b.ctx, b.cancel = context.WithCancel(b.mended.within(context.WithoutCancel(ctx)))
+	b.ctx, b.cancel = context.WithCancel(b.mended.below(ctx))
 	b.counted = c.cmd.registry.goroutines.TryAcquire()
 	return b
 }
@@ -225,7 +226,7 @@ func (b *batch[K, V]) leave() {
 func (b *batch[K, V]) run() {
 	defer b.end()
 	c := b.of
-	c.cmd.present().metrics.also(eventCollapsed, b.asked, c.cmd.clock.Now())
+	c.cmd.present().metrics.batch(len(b.keys), b.asked, c.cmd.clock.Now())
 	fallbacks := c.falling(b.keys)
 	fl := &flight[map[K]V]{
 		future: &Future[map[K]V]{done: make(chan struct{})}, // b.done is what askers wait for

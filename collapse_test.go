@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -109,7 +110,7 @@ func TestS66_TheWindowRunsFromTheFirstKey(t *testing.T) {
 		require.Len(t, d.began(), 1)
 		require.Equal(t, []int{3, 1, 2}, d.began()[0].keys, "each once, in order")
 		require.Equal(t, window, d.began()[0].at.Sub(began))
-		require.Equal(t, firebreak.Counts{Collapsed: 4}, total(p.cmd))
+		require.Equal(t, firebreak.Counts{Batches: 1, Collapsed: 4}, total(p.cmd))
 
 		f := ask(t.Context(), get, 1)
 		time.Sleep(window)
@@ -125,7 +126,7 @@ func TestS66_TheWindowRunsFromTheFirstKey(t *testing.T) {
 		}{{a, 3}, {b, 1}, {c, 3}, {e, 2}} {
 			require.Equal(t, answer{value: of.v}, of.wait())
 		}
-		require.Equal(t, firebreak.Counts{Success: 2, Collapsed: 5}, total(p.cmd))
+		require.Equal(t, firebreak.Counts{Success: 2, Batches: 2, Collapsed: 5}, total(p.cmd))
 		require.EqualValues(t, 2, total(p.cmd).Calls())
 	})
 }
@@ -183,7 +184,7 @@ func TestS66_ScopesDoNotMix(t *testing.T) {
 			require.Equal(t, answer{value: 2 * i}, wait())
 		}
 		require.Equal(t, map[string][]int{"one": {0, 4}, "two": {1, 5}, "none": {2, 6}, "within": {3, 7}, "apart": {8}}, seen)
-		require.Equal(t, firebreak.Counts{Success: 5, Collapsed: 9}, total(cmd))
+		require.Equal(t, firebreak.Counts{Success: 5, Batches: 5, Collapsed: 9}, total(cmd))
 	})
 }
 
@@ -211,7 +212,7 @@ func TestS66_TheContextOfABatch(t *testing.T) {
 		require.NoError(t, run.Err())
 		d.began()[0].ends(loads(map[int]int{1: 7}, nil))
 		require.Equal(t, answer{value: 7}, c())
-		require.Equal(t, firebreak.Counts{Success: 1, Collapsed: 3}, total(p.cmd))
+		require.Equal(t, firebreak.Counts{Success: 1, Batches: 1, Collapsed: 3}, total(p.cmd))
 	})
 }
 
@@ -230,7 +231,7 @@ func TestS66_AllHaveLeftABatchThatRuns(t *testing.T) {
 		require.Equal(t, answer{err: context.Canceled}, a())
 		require.Equal(t, answer{err: context.Canceled}, b())
 		synctest.Wait()
-		require.Equal(t, firebreak.Counts{Canceled: 1, Collapsed: 2}, total(p.cmd))
+		require.Equal(t, firebreak.Counts{Canceled: 1, Batches: 1, Collapsed: 2}, total(p.cmd))
 		require.Equal(t, window, p.cmd.Snapshot().RunHistogram.Sum, "it ended at once")
 	})
 }
@@ -257,7 +258,7 @@ func TestS66_KeysThatWereForsaken(t *testing.T) {
 		d.began()[0].ends(loads(map[int]int{1: 1, 2: 2}, nil))
 		require.Equal(t, answer{value: 2}, b())
 		require.Equal(t, answer{value: 1}, f())
-		require.Equal(t, firebreak.Counts{Success: 1, Collapsed: 3}, total(cmd))
+		require.Equal(t, firebreak.Counts{Success: 1, Batches: 1, Collapsed: 3}, total(cmd))
 
 		ctx, leave = context.WithCancel(t.Context())
 		a, b = ask(ctx, get, 1), ask(ctx, get, 2)
@@ -274,14 +275,14 @@ func TestS66_KeysThatWereForsaken(t *testing.T) {
 		require.Equal(t, []int{4}, d.began()[1].keys)
 		d.began()[1].ends(loads(map[int]int{4: 4}, nil))
 		require.Equal(t, answer{value: 4}, g())
-		require.Equal(t, firebreak.Counts{Success: 2, Collapsed: 4}, total(cmd))
+		require.Equal(t, firebreak.Counts{Success: 2, Batches: 2, Collapsed: 4}, total(cmd))
 
 		ctx, leave = context.WithCancel(t.Context())
 		a = ask(ctx, get, 1)
 		leave()
 		a()
 		require.NoError(t, reg.Shutdown(t.Context()), "nothing is left to wait for")
-		require.Equal(t, firebreak.Counts{Success: 2, Collapsed: 4}, total(cmd))
+		require.Equal(t, firebreak.Counts{Success: 2, Batches: 2, Collapsed: 4}, total(cmd))
 	})
 }
 
@@ -393,7 +394,7 @@ func TestS67_WhatLoadReturns(t *testing.T) {
 					}
 					require.Zero(t, a.value)
 				}
-				want := map[string]uint64{row.counted: 1, "Collapsed": 3}
+				want := map[string]uint64{row.counted: 1, "Batches": 1, "Collapsed": 3}
 				if row.counted == "Failure" || row.counted == "Timeout" || row.config.RecoverPanics == firebreak.On {
 					want["FallbackMissing"] = 1
 				}
@@ -497,7 +498,7 @@ func TestS67_FallbacksOfABatch(t *testing.T) {
 				for _, cause := range causes {
 					require.Equal(t, causes[0], cause, "each gets the same")
 				}
-				want := map[string]uint64{row.counted: 1, "Collapsed": 3}
+				want := map[string]uint64{row.counted: 1, "Batches": 1, "Collapsed": 3}
 				if row.fallback != "" {
 					want[row.fallback] = 1
 				}
@@ -551,13 +552,13 @@ func TestS67_ALateLoad(t *testing.T) {
 		a := wait()
 		if in == pools {
 			require.ErrorIs(t, a.err, firebreak.ErrTimeout)
-			require.Equal(t, firebreak.Counts{Timeout: 1, Overran: 1, FallbackMissing: 1, Collapsed: 1}, total(p.cmd))
+			require.Equal(t, firebreak.Counts{Timeout: 1, Overran: 1, FallbackMissing: 1, Batches: 1, Collapsed: 1}, total(p.cmd))
 			require.Equal(t, time.Second, p.cmd.Snapshot().RunHistogram.Sum)
 			return
 		}
 		require.Equal(t, answer{value: 1}, a)
 		require.Equal(t, time.Minute+time.Second+time.Second/2, time.Since(began))
-		require.Equal(t, firebreak.Counts{Timeout: 1, Overran: 1, Collapsed: 1}, total(p.cmd))
+		require.Equal(t, firebreak.Counts{Timeout: 1, Overran: 1, Batches: 1, Collapsed: 1}, total(p.cmd))
 	})
 }
 
@@ -569,7 +570,7 @@ func TestS66_ABatchIsRejected(t *testing.T) {
 		all := askAll(t.Context(), firebreak.Collapse(p.cmd, loadDoubles), 1, 2)
 		ours(firebreak.ErrRejected, nil)(t, all[0].err)
 		require.Equal(t, all[0], all[1])
-		require.Equal(t, firebreak.Counts{Rejected: 1, FallbackMissing: 1, Collapsed: 2}, total(p.cmd))
+		require.Equal(t, firebreak.Counts{Rejected: 1, FallbackMissing: 1, Batches: 1, Collapsed: 2}, total(p.cmd))
 	})
 }
 
@@ -702,7 +703,7 @@ func TestS72_ShutdownAndBatches(t *testing.T) {
 		close(answered)
 		require.Equal(t, answer{value: 10}, mended())
 		require.NoError(t, down.result(t))
-		require.Equal(t, firebreak.Counts{Success: 1, Shutdown: 4, FallbackMissing: 3, FallbackSuccess: 1, Collapsed: 5}, total(p.cmd))
+		require.Equal(t, firebreak.Counts{Success: 1, Shutdown: 4, FallbackMissing: 3, FallbackSuccess: 1, Batches: 4, Collapsed: 5}, total(p.cmd))
 	})
 }
 
@@ -750,7 +751,7 @@ func TestS72_ABatchBehindShutdown(t *testing.T) {
 		_, err := get(ctx, 1)
 		require.ErrorIs(t, err, firebreak.ErrShutdown)
 		require.Zero(t, time.Since(began))
-		require.Equal(t, firebreak.Counts{Shutdown: 1, FallbackMissing: 1, Collapsed: 1}, total(cmd))
+		require.Equal(t, firebreak.Counts{Shutdown: 1, FallbackMissing: 1, Batches: 1, Collapsed: 1}, total(cmd))
 	})
 }
 
@@ -813,8 +814,8 @@ func TestS73_BatchesOfAHandleThatWasKept(t *testing.T) {
 		for i, a := range askAll(t.Context(), get, 0, 1, 2) {
 			require.Equal(t, answer{value: 2 * i}, a)
 		}
-		require.Equal(t, firebreak.Counts{Success: 1, Collapsed: 3}, total(k.Command("a")))
-		require.Equal(t, firebreak.Counts{Success: 1, Collapsed: 3}, k.Snapshot().Total)
+		require.Equal(t, firebreak.Counts{Success: 1, Batches: 1, Collapsed: 3}, total(k.Command("a")))
+		require.Equal(t, firebreak.Counts{Success: 1, Batches: 1, Collapsed: 3}, k.Snapshot().Total)
 		k.Command("a").Override(firebreak.Override{Mode: firebreak.ForceOpen})
 		began := time.Now()
 		_, err := get(t.Context(), 1)
@@ -849,7 +850,7 @@ func TestS66_CachedAndGatherOverABatch(t *testing.T) {
 			require.True(t, errs[4] == errBoom)
 		}
 		require.Equal(t, [][]int{{1, 2, 3, 4}, {3, 4}}, batches)
-		require.Equal(t, firebreak.Counts{Expected: 2, Collapsed: 6, CacheHits: 2}, total(p.cmd))
+		require.Equal(t, firebreak.Counts{Expected: 2, Batches: 2, Collapsed: 6, CacheHits: 2}, total(p.cmd))
 	})
 }
 
@@ -886,7 +887,7 @@ func TestS66_KeysThatCannotBeCompared(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, fmt.Sprint(key), v)
 		}
-		require.Equal(t, firebreak.Counts{Success: 5, Collapsed: 5}, total(cmd))
+		require.Equal(t, firebreak.Counts{Success: 5, Batches: 5, Collapsed: 5}, total(cmd))
 	})
 }
 
@@ -1225,11 +1226,58 @@ func TestS66_Model(t *testing.T) {
 					for len(m.running) > 0 {
 						m.end(t)
 					}
-					m.outcomes["Collapsed"] = m.collapsed
+					var batches uint64
+					for what, n := range m.outcomes { // each call is one
+						if !strings.HasPrefix(what, "Fallback") {
+							batches += n
+						}
+					}
+					m.outcomes["Batches"], m.outcomes["Collapsed"] = batches, m.collapsed
 					maps.DeleteFunc(m.outcomes, func(_ string, n uint64) bool { return n == 0 })
 					require.Equal(t, m.outcomes, counted(firebreak.Counts{}, total(cmd)))
 				})
 			})
 		})
 	}
+}
+
+// How large batches were, of the last minute: their keys, not their askers.
+func TestBatchSizes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newRegistry(t, firebreak.Config{})
+		k := reg.Dependency("dep", firebreak.Config{}).Keyed("k", 2, firebreak.Config{})
+		cmd := k.Command("a")
+		get := firebreak.Collapse(cmd, func(_ context.Context, keys []int) (map[int]int, error) { return map[int]int{}, nil })
+		batchOf := func(keys int) {
+			var asking sync.WaitGroup
+			for key := range keys {
+				for range 2 {
+					asking.Go(func() { _, _ = get(t.Context(), key) })
+				}
+			}
+			asking.Wait()
+		}
+		require.Zero(t, cmd.Snapshot().BatchSizes)
+		require.Zero(t, k.Snapshot().BatchSizes)
+		for keys := 1; keys <= 30; keys++ {
+			batchOf(keys)
+		}
+		s := cmd.Snapshot()
+		require.EqualValues(t, 30, s.Total.Batches)
+		require.EqualValues(t, 30, s.Window.Calls())
+		require.EqualValues(t, 2*30*31/2, s.Total.Collapsed)
+		require.InDelta(t, 15.5, s.BatchSizes.Mean, 1e-9)
+		want := firebreak.Sizes{Mean: s.BatchSizes.Mean, Min: 1, P25: 8, P50: 15, P75: 23, P90: 27, P95: 29, P99: 30, P995: 30, Max: 30}
+		require.Equal(t, want, s.BatchSizes)
+		require.Equal(t, want, k.Snapshot().BatchSizes)
+		require.Zero(t, testing.AllocsPerRun(10, func() { _ = cmd.Snapshot() }))
+
+		batchOf(1000)
+		require.InDelta(t, 1000, cmd.Snapshot().BatchSizes.Max, 16)
+		time.Sleep(time.Minute)
+		require.Zero(t, cmd.Snapshot().BatchSizes)
+		require.EqualValues(t, 31, cmd.Snapshot().Total.Batches)
+		batchOf(3)
+		require.Equal(t, 3, cmd.Snapshot().BatchSizes.Max)
+	})
 }

@@ -249,6 +249,7 @@ func (k *Keyed) Snapshot() Snapshot {
 		}
 	}
 	sum.into(&s)
+	s.BatchSizes = sizesOf(now, all...)
 	if health > 0 {
 		s.ErrorPercentage = 100 * float64(failures) / float64(health)
 	}

@@ -67,6 +67,8 @@ type Snapshot struct {
 	RunLatency, CallLatency     Percentiles
 	RunHistogram, CallHistogram Histogram
 
+	BatchSizes Sizes // of the batches of [Collapse], in the same time as percentiles
+
 	InFlight    int      // runs of this command now, those whose caller has left included
 	MaxInFlight int      // the most at once in the rolling window
 	Fallbacks   int      // calls of this command that are in their fallbacks now
@@ -96,7 +98,8 @@ type Counts struct {
 	WouldShortCircuit uint64 // calls that Shadow let pass
 	Emitted           uint64 // items of streams
 	CacheHits         uint64 // of [Cached]: what somebody else had asked for; no calls
-	Collapsed         uint64 // of [Collapse]: keys asked for that left in batches; each batch is a call
+	Batches           uint64 // of [Collapse]; each is a call
+	Collapsed         uint64 // keys asked for that left in batches: whoever asks for the same key as another counts, too
 	ObserverPanics    uint64 // panics of observers while they were told of this command
 }
 
@@ -114,6 +117,13 @@ func (c Counts) Calls() uint64 {
 // 16 ns below. Mean is exact, within Min and Max. All are 0 without calls.
 type Percentiles struct {
 	Mean, Min, P25, P50, P75, P90, P95, P99, P995, Max time.Duration
+}
+
+// Sizes are how many keys batches had, by nearest rank, within 1.6 % and exact up to
+// 30. All are 0 without batches.
+type Sizes struct {
+	Mean                                         float64
+	Min, P25, P50, P75, P90, P95, P99, P995, Max int
 }
 
 // A Histogram counts latencies by upper bounds that double from 65.5 µs to 68.7 s.
@@ -154,6 +164,7 @@ const (
 	eventOverran
 	eventEmitted
 	eventCacheHit
+	eventBatch
 	eventCollapsed
 	events
 
@@ -167,6 +178,8 @@ const (
 type metrics struct {
 	base cell
 	more atomic.Pointer[[maxCells]atomic.Pointer[cell]]
+
+	sizes atomic.Pointer[sizes] // of batches; nil until there is one
 
 	differs atomic.Bool  // some call's total was not its run: cells may have three histograms
 	reading atomic.Int32 // readers, who hold a cell's lock for a microsecond
@@ -578,7 +591,7 @@ func countsOf(n *[events]uint64) Counts {
 		FallbackSuccess: n[eventFallbackSuccess], FallbackFailure: n[eventFallbackFailure], FallbackRejected: n[eventFallbackRejected],
 		FallbackMissing: n[eventFallbackMissing] + n[eventBareRejected] + n[eventBareShortCircuited] + n[eventBareShutdown],
 		Overran:         n[eventOverran], WouldShortCircuit: n[eventWouldShortCircuit], ObserverPanics: n[eventObserverPanic],
-		Emitted: n[eventEmitted], CacheHits: n[eventCacheHit], Collapsed: n[eventCollapsed],
+		Emitted: n[eventEmitted], CacheHits: n[eventCacheHit], Batches: n[eventBatch], Collapsed: n[eventCollapsed],
 	}
 }
 
@@ -612,8 +625,70 @@ func (c *Command) Snapshot() Snapshot {
 	}
 	c.metrics.noteRunning(now, s.InFlight)
 	s.Fallbacks = c.fallbacks.inUse()
+	if c.metrics.sizes.Load() != nil {
+		s.BatchSizes = sizesOf(now, c)
+	}
 	s.Bulkhead = c.dependency.bulkhead.read(now)
 	return s
+}
+
+// sizes are how many keys batches had.
+type sizes struct {
+	mu        sync.Mutex
+	ring      rolling.Ring
+	histogram histogram.Histogram
+}
+
+// perKey is a key in a histogram of times, whose first microsecond is coarse.
+const perKey = time.Microsecond
+
+// batch counts a batch that leaves: its keys, and who asked for them.
+func (m *metrics) batch(keys int, askers uint64, now mono.Time) {
+	m.also(eventBatch, 1, now)
+	m.also(eventCollapsed, askers, now)
+	s := m.sizes.Load()
+	if s == nil {
+		s = &sizes{}
+		s.ring.Init(latencySlot, histogram.Slots)
+		if !m.sizes.CompareAndSwap(nil, s) {
+			s = m.sizes.Load()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ring.Holds(now) {
+		s.ring.Advance(now, s.histogram.Retire)
+	}
+	s.histogram.Record(s.ring.Newest(), time.Duration(keys)*perKey)
+}
+
+// addTo adds what the last minute had.
+func (s *sizes) addTo(sum *histogram.Merge, now mono.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var live [histogram.Slots]bool
+	for slot := range s.ring.Live(now) {
+		live[slot] = true
+	}
+	s.histogram.AddTo(sum, live)
+}
+
+// sizesOf reads the batches of some commands. It is apart from a reading because few
+// have any.
+func sizesOf(now mono.Time, all ...*Command) Sizes {
+	var sum histogram.Merge
+	for _, cmd := range all {
+		if s := cmd.metrics.sizes.Load(); s != nil {
+			s.addTo(&sum, now)
+		}
+	}
+	p := sum.Percentiles()
+	keys := func(d time.Duration) int { return int((d + perKey/2) / perKey) }
+	return Sizes{
+		Mean: float64(p.Mean) / float64(perKey),
+		Min:  keys(p.Min), P25: keys(p.P25), P50: keys(p.P50), P75: keys(p.P75), P90: keys(p.P90),
+		P95: keys(p.P95), P99: keys(p.P99), P995: keys(p.P995), Max: keys(p.Max),
+	}
 }
 
 // quiet tells whether nothing was counted in the window that ends now.

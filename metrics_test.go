@@ -529,7 +529,7 @@ var (
 				t.Helper()
 				askAll(t.Context(), firebreak.Collapse(p.cmd, loadDoubles), 1)
 			},
-			counted: []string{"Success", "Collapsed"},
+			counted: []string{"Success", "Batches", "Collapsed"},
 		},
 		{
 			name: "item of a stream",

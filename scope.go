@@ -18,8 +18,14 @@ type scopeKey struct{}
 // A scope is what calls of one request share.
 type scope struct {
 	mu     sync.Mutex
-	caches map[any]any // by *cache[K, V], of map[K]*sharing[V]
+	caches []scopeCache // few, so that looking for one takes less than a map would
 	log    requestLog
+}
+
+// A scopeCache is what one [Cached] has in a scope.
+type scopeCache struct {
+	of     any // a *cache[K, V]
+	values any // its map[K]*sharing[V]
 }
 
 // scopeOf returns ctx's scope, or nil.

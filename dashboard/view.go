@@ -79,7 +79,7 @@ var countNames = func() []string {
 		names = append(names, o.String())
 	}
 	return append(names, "fallback_success", "fallback_failure", "fallback_rejected", "fallback_missing",
-		"overran", "would_short_circuit", "emitted", "cache_hits", "collapsed", "observer_panics")
+		"overran", "would_short_circuit", "emitted", "cache_hits", "batches", "collapsed", "observer_panics")
 }()
 
 func countsOf(c *firebreak.Counts) counts {
@@ -87,7 +87,7 @@ func countsOf(c *firebreak.Counts) counts {
 		c.Success, c.Expected, c.Ignored, c.Failure, c.Timeout, c.Panic, c.Canceled, c.CallerDeadline,
 		c.Rejected, c.ShortCircuited, c.Shutdown, c.GaveUp,
 		c.FallbackSuccess, c.FallbackFailure, c.FallbackRejected, c.FallbackMissing,
-		c.Overran, c.WouldShortCircuit, c.Emitted, c.CacheHits, c.Collapsed, c.ObserverPanics,
+		c.Overran, c.WouldShortCircuit, c.Emitted, c.CacheHits, c.Batches, c.Collapsed, c.ObserverPanics,
 	}
 	for len(all) > 0 && all[len(all)-1] == 0 {
 		all = all[:len(all)-1]

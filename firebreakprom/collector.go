@@ -25,7 +25,8 @@
 //	firebreak_overruns_total                               counter
 //	firebreak_stream_items_total                           counter
 //	firebreak_cache_hits_total                             counter
-//	firebreak_collapsed_keys_total                         counter
+//	firebreak_batches_total                                counter
+//	firebreak_collapsed_keys_total                         counter    by batches_total: their mean size
 //	firebreak_observer_panics_total                        counter
 //	firebreak_circuit_state{state}                         gauge      closed, open, half_open
 //	firebreak_circuit_transitions_total{from,to,cause}     counter    since the collector was made

@@ -56,6 +56,7 @@ var definitions = []definition{
 	{Metric: &metric.Overruns, command: func(r *reading, values []float64) { values[0] = float64(r.counts.Overran) }},
 	{Metric: &metric.StreamItems, command: func(r *reading, values []float64) { values[0] = float64(r.counts.Emitted) }},
 	{Metric: &metric.CacheHits, command: func(r *reading, values []float64) { values[0] = float64(r.counts.CacheHits) }},
+	{Metric: &metric.Batches, command: func(r *reading, values []float64) { values[0] = float64(r.counts.Batches) }},
 	{Metric: &metric.CollapsedKeys, command: func(r *reading, values []float64) { values[0] = float64(r.counts.Collapsed) }},
 	{Metric: &metric.ObserverPanics, command: func(r *reading, values []float64) { values[0] = float64(r.counts.ObserverPanics) }},
 	{Metric: &metric.CircuitState, command: func(r *reading, values []float64) {

@@ -70,6 +70,7 @@ func addCounts(to, c *firebreak.Counts) {
 	to.WouldShortCircuit += c.WouldShortCircuit
 	to.Emitted += c.Emitted
 	to.CacheHits += c.CacheHits
+	to.Batches += c.Batches
 	to.Collapsed += c.Collapsed
 	to.ObserverPanics += c.ObserverPanics
 }

@@ -256,6 +256,7 @@ func TestTripWithAFullBulkhead(t *testing.T) {
 			require.Zero(t, time.Since(began))
 			cancel()
 			calls.Wait()
+			synctest.Wait() // a pool's callers leave first, its permits come back after
 			require.Zero(t, cmd.Snapshot().Total.Rejected)
 
 			firebreaktest.Trip(t, reg, "users.get")

@@ -18,7 +18,7 @@
 //
 // The answer to GET is text/event-stream without an end. Every command and every pool
 // is a line of its own, `data: {…}`, with a blank line behind it, a sample being all
-// commands, then all pools, by dependency, name and key. The first sample comes at
+// commands and what batches, then all pools, by dependency, name and key. The first sample comes at
 // once, and is no older than a tenth of a second; the others come every 500 ms, or 5 s
 // in the stream of settings. After each, and every 500 ms between, comes `ping: `, so
 // that proxies and the dashboard, whose patience is 10 s, see that somebody is there;
@@ -101,6 +101,22 @@
 // original's CANCELLED was not; nor is Shutdown, with which the streams end. A
 // dashboard shows Shadow as a circuit that is open, or closed, and "Forced Closed": the
 // state is what the circuit would do, and nothing is refused.
+//
+// # HystrixCollapser
+//
+// Behind the line of each command that has had a batch. Batches are calls of that
+// command, so its line counts them as well.
+//
+//	name                                    Command.Name
+//	currentTime                             Time
+//	rollingCountRequestsBatched             Collapsed
+//	rollingCountBatches                     Batches
+//	rollingCountResponsesFromCache          CacheHits
+//	batchSize_mean, batchSize               BatchSizes
+//	propertyValue_requestCacheEnabled       false: it is not a setting
+//	propertyValue_maxRequestsInBatch        MaxBatch
+//	propertyValue_timerDelayInMilliseconds  BatchWindow, whose time begins with a batch's first key
+//	reportingHosts                          1
 //
 // # HystrixThreadPool
 //

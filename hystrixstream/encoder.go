@@ -121,6 +121,20 @@ func (e *encoder) latencies(name string, p *firebreak.Percentiles) {
 	e.close()
 }
 
+func (e *encoder) sizes(name string, s *firebreak.Sizes) {
+	e.int(name+"_mean", int64(s.Mean))
+	e.object(name)
+	e.int("25", int64(s.P25))
+	e.int("50", int64(s.P50))
+	e.int("75", int64(s.P75))
+	e.int("90", int64(s.P90))
+	e.int("95", int64(s.P95))
+	e.int("99", int64(s.P99))
+	e.int("99.5", int64(s.P995))
+	e.int("100", int64(s.Max))
+	e.close()
+}
+
 // appendString appends s in quotes. Escaped is what JSON asks for, line ends among it,
 // which would break the frame; what ends a line in JavaScript; and what begins
 // something in HTML. Bytes that are no UTF-8 become U+FFFD.

@@ -72,6 +72,7 @@ func badDay(t *testing.T, reg *firebreak.Registry) {
 		}
 	}
 
+	batches(t, reg)
 	users := reg.Dependency("users", firebreak.Config{MaxConcurrent: 2})
 	get := users.Command("users.get", firebreak.Config{Timeout: 300 * time.Millisecond, Classify: classify})
 	for ms := range 40 {

@@ -8,16 +8,18 @@ import (
 
 // What follows is the wire format. The order of the fields is the original's.
 
-// encodeDashboard appends a sample of hystrix.stream: commands, then pools.
+// encodeDashboard appends a sample of hystrix.stream: commands, each with its batches
+// if it has had any, then pools.
 func encodeDashboard(e *encoder, reg *firebreak.Registry) {
 	for r := range e.commands(reg) {
 		e.hystrixCommand(r)
+		if r.Total.Batches > 0 {
+			e.hystrixCollapser(r)
+		}
 	}
 	for i := range e.pools {
 		e.hystrixThreadPool(&e.pools[i])
 	}
-	// HystrixCollapser would come here. What batches is a command here, and its batches
-	// are that command's calls: there is nothing that its line does not say.
 }
 
 func (e *encoder) hystrixCommand(r *reading) {
@@ -77,6 +79,23 @@ func (e *encoder) hystrixCommand(r *reading) {
 	e.finish()
 }
 
+func (e *encoder) hystrixCollapser(r *reading) {
+	c, w := &r.config, &r.Window
+	e.begin()
+	e.string("type", "HystrixCollapser")
+	e.string("name", r.name)
+	e.long("currentTime", millis(r.Time))
+	e.long("rollingCountRequestsBatched", w.Collapsed)
+	e.long("rollingCountBatches", w.Batches)
+	e.long("rollingCountResponsesFromCache", w.CacheHits)
+	e.sizes("batchSize", &r.BatchSizes)
+	e.bool("propertyValue_requestCacheEnabled", false)
+	e.limit("propertyValue_maxRequestsInBatch", c.MaxBatch)
+	e.setting("propertyValue_timerDelayInMilliseconds", c.BatchWindow)
+	e.int("reportingHosts", 1)
+	e.finish()
+}
+
 func (e *encoder) hystrixThreadPool(p *pool) {
 	e.begin()
 	e.string("type", "HystrixThreadPool")
@@ -121,6 +140,11 @@ func encodeConfig(e *encoder, reg *firebreak.Registry) {
 	}
 	e.close()
 	e.object("collapsers") //nolint:misspell // Hystrix's word. Likewise.
+	for r := range e.commands(reg) {
+		if r.Total.Batches > 0 {
+			e.collapserConfig(r)
+		}
+	}
 	e.close()
 	e.finish()
 }
@@ -157,6 +181,22 @@ func (e *encoder) commandConfig(r *reading) {
 	e.int("requestVolumeThreshold", int64(c.RequestVolumeThreshold))
 	e.int("errorPercentageThreshold", r.errorThreshold())
 	e.setting("sleepInMilliseconds", c.SleepWindow)
+	e.close()
+	e.close()
+}
+
+func (e *encoder) collapserConfig(r *reading) {
+	c := &r.config
+	e.named(r.name)
+	e.limit("maxRequestsInBatch", c.MaxBatch)
+	e.setting("timerDelayInMilliseconds", c.BatchWindow)
+	e.bool("requestCacheEnabled", false)
+	e.object("metrics")
+	e.setting("percentileBucketSizeInMilliseconds", percentileBucket)
+	e.int("percentileBucketCount", percentileBuckets)
+	e.bool("percentileEnabled", true)
+	e.setting("counterBucketSizeInMilliseconds", c.Window/buckets)
+	e.int("counterBucketCount", buckets)
 	e.close()
 	e.close()
 }

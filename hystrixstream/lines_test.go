@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -203,6 +204,71 @@ func requireFields(t testing.TB, want []field, data []byte) map[string]json.RawM
 	return values
 }
 
+// The fields of a HystrixCollapser, and of its settings.
+var (
+	collapserFields = []field{
+		{"type", text},
+		{"name", text},
+		{"currentTime", long},
+		{"rollingCountRequestsBatched", long},
+		{"rollingCountBatches", long},
+		{"rollingCountResponsesFromCache", long},
+		{"batchSize_mean", integer},
+		{"batchSize", objects},
+		{"propertyValue_requestCacheEnabled", boolean},
+		{"propertyValue_maxRequestsInBatch", integer},
+		{"propertyValue_timerDelayInMilliseconds", integer},
+		{"reportingHosts", integer},
+	}
+	collapserConfigFields = []field{
+		{"maxRequestsInBatch", integer},
+		{"timerDelayInMilliseconds", integer},
+		{"requestCacheEnabled", boolean},
+		{"metrics", objects},
+	}
+)
+
+// What batches has a line of its own, with the keys that were asked for and how many
+// they were at a time.
+func TestBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newRegistry(t, firebreak.Config{})
+		batches(t, reg)
+		frames := strings.Split(watch(t, newHandler(t, reg, hystrixstream.Options{}), "/").text(), "\n\n")
+		require.True(t, strings.HasPrefix(frames[1], `data: {"type":"HystrixCollapser","name":"ratings",`), frames[1])
+		for _, want := range []string{
+			`"rollingCountRequestsBatched":6,"rollingCountBatches":2,"rollingCountResponsesFromCache":1,`,
+			`"batchSize_mean":2,"batchSize":{"25":1,"50":1,"75":4,"90":4,"95":4,"99":4,"99.5":4,"100":4},`,
+			`"propertyValue_maxRequestsInBatch":2147483647,"propertyValue_timerDelayInMilliseconds":20,`,
+		} {
+			require.Contains(t, frames[1], want)
+		}
+	})
+}
+
+// batches fills a command with a batch of four keys, one of them asked for twice, one of
+// one, and a hit in a cache.
+func batches(t *testing.T, reg *firebreak.Registry) {
+	t.Helper()
+	cmd := reg.Command("ratings", firebreak.Config{BatchWindow: 20 * time.Millisecond})
+	get := firebreak.Collapse(cmd, func(_ context.Context, keys []int) (map[int]int, error) {
+		values := map[int]int{}
+		for _, key := range keys {
+			values[key] = key
+		}
+		return values, nil
+	})
+	var asking sync.WaitGroup
+	for _, key := range []int{1, 2, 3, 4, 4} {
+		asking.Go(func() { _, _ = get(t.Context(), key) })
+	}
+	asking.Wait()
+	scope, cached := firebreak.WithScope(t.Context()), firebreak.Cached(cmd, get)
+	for range 2 {
+		_, _ = cached(scope, 9)
+	}
+}
+
 // Every field there is, in the original's order, with the original's type: what the
 // dashboard has no use for a line without.
 func TestFields(t *testing.T) {
@@ -210,7 +276,7 @@ func TestFields(t *testing.T) {
 		reg := newRegistry(t, firebreak.Config{})
 		badDay(t, reg)
 		h := newHandler(t, reg, hystrixstream.Options{})
-		commands, pools := 0, 0
+		commands, pools, batching := 0, 0, 0
 		for frame := range strings.SplitSeq(watch(t, h, "/").text(), "\n\n") {
 			data, ok := strings.CutPrefix(frame, "data: ")
 			switch {
@@ -218,13 +284,17 @@ func TestFields(t *testing.T) {
 			case strings.HasPrefix(data, `{"type":"HystrixCommand",`):
 				requireFields(t, commandFields, []byte(data))
 				commands++
+			case strings.HasPrefix(data, `{"type":"HystrixCollapser",`):
+				requireFields(t, collapserFields, []byte(data))
+				batching++
 			default:
 				require.True(t, strings.HasPrefix(data, `{"type":"HystrixThreadPool",`), data)
 				requireFields(t, threadPoolFields, []byte(data))
 				pools++
 			}
 		}
-		require.Equal(t, 7, commands)
+		require.Equal(t, 8, commands)
+		require.Equal(t, 1, batching)
 		require.Equal(t, 1, pools)
 	})
 }
@@ -245,7 +315,7 @@ func TestFieldsOfTheOthers(t *testing.T) {
 		config := requireFields(t, configFields, one(t, watch(t, h.Config(), "/")))
 		require.JSONEq(t, `"HystrixConfig"`, string(config["type"]))
 		commands := members(t, config["commands"])
-		require.Len(t, commands, 7)
+		require.Len(t, commands, 8)
 		for _, c := range commands {
 			parts := requireFields(t, commandConfigFields, c.value)
 			requireFields(t, executionFields, parts["execution"])
@@ -255,6 +325,10 @@ func TestFieldsOfTheOthers(t *testing.T) {
 		pools := members(t, config["threadpools"])
 		require.Len(t, pools, 1)
 		requireFields(t, poolConfigFields, pools[0].value)
+		batching := members(t, config["collapsers"]) //nolint:misspell // Hystrix's word
+		require.Len(t, batching, 1)
+		parts := requireFields(t, collapserConfigFields, batching[0].value)
+		requireFields(t, metricsFields[1:], parts["metrics"])
 
 		utilization := requireFields(t, configFields[:3], one(t, watch(t, h.Utilization(), "/")))
 		require.JSONEq(t, `"HystrixUtilization"`, string(utilization["type"]))

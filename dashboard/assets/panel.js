@@ -11,7 +11,7 @@ const words = {
   canceled: "canceled", caller_deadline: "caller's deadline", rejected: "rejected", short_circuited: "short-circuited",
   shutdown: "shutdown", gave_up: "gave up", fallback_success: "fallback success", fallback_failure: "fallback failure",
   fallback_rejected: "fallback rejected", fallback_missing: "fallback missing", overran: "overran",
-  would_short_circuit: "would short-circuit (shadow)", emitted: "emitted by streams", cache_hits: "cache hits", collapsed: "collapsed keys", observer_panics: "observer panics",
+  would_short_circuit: "would short-circuit (shadow)", emitted: "emitted by streams", cache_hits: "cache hits", batches: "batches", collapsed: "collapsed keys", observer_panics: "observer panics",
 };
 
 export const legend = () => groups.map((g) => el("li", {}, el("span", { className: "swatch", data: { group: g.id }, "aria-hidden": "true" }), g.label));

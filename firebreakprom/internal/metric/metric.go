@@ -159,6 +159,11 @@ var (
 		Help:   "Answers that a request's cache had, or that somebody else in the request had asked for: calls that were spared.",
 		Series: none,
 	}
+	Batches = Metric{
+		Name: "firebreak_batches_total", Kind: Counter, Of: OfCommand,
+		Help:   "Batches of keys that left; each is a call.",
+		Series: none,
+	}
 	CollapsedKeys = Metric{
 		Name: "firebreak_collapsed_keys_total", Kind: Counter, Of: OfCommand,
 		Help:   "Keys asked for one by one that left in batches; a batch is one call.",
@@ -298,7 +303,7 @@ func infos() [][]string {
 // All is every definition.
 func All() []*Metric {
 	return []*Metric{
-		&Calls, &Rejections, &Fallbacks, &RunDuration, &CallDuration, &InFlight, &FallbacksInFlight, &Overruns, &StreamItems, &CacheHits, &CollapsedKeys, &ObserverPanics,
+		&Calls, &Rejections, &Fallbacks, &RunDuration, &CallDuration, &InFlight, &FallbacksInFlight, &Overruns, &StreamItems, &CacheHits, &Batches, &CollapsedKeys, &ObserverPanics,
 		&CircuitState, &CircuitTransitions, &CircuitErrorRatio, &CircuitOverride,
 		&CommandInfo, &Timeout, &ErrorThreshold, &VolumeThreshold, &SleepWindowLength, &FallbackLimit,
 		&BulkheadLimit, &BulkheadInFlight, &BulkheadPeak, &BulkheadQueued, &BulkheadQueueLimit, &BulkheadAbandoned,

@@ -132,7 +132,8 @@ func calls() Row {
 			added(shown.sum(shown.rate(&metric.Overruns), command), ofCommand)),
 		series("Spared by caching and batching", "reqps", "Answers that a request's cache had, and keys that left in batches: a batch is one call.", append(
 			added(shown.sum(shown.rate(&metric.CacheHits), command), ofCommand+" cache hits"),
-			added(shown.sum(shown.rate(&metric.CollapsedKeys), command), ofCommand+" collapsed")...)),
+			append(added(shown.sum(shown.rate(&metric.CollapsedKeys), command), ofCommand+" collapsed"),
+				added(shown.sum(shown.rate(&metric.Batches), command), ofCommand+" batches")...)...)),
 		series("Items of streams", "ops", "A stream is one call.",
 			added(shown.sum(shown.rate(&metric.StreamItems), command), ofCommand)),
 		series("Observer panics", "reqps", "What an observer should have told is lost.",
