@@ -40,6 +40,14 @@ var byHand = Column{
 		}
 	},
 	HTTP: handmadeHTTP,
+	Gather: &Gatherer{
+		Gather: handmadeGather,
+		Does:   GatherDoes{Twice: "twice", Ended: "have its error", Panic: "ends the program", Goroutines: "one a key"},
+	},
+	Cache: &Cache{
+		New:  handmadeCache,
+		Does: CacheDoes{Runs: "1 goroutine", Ended: "leaves", AllLeft: "goes on", Panic: "ends the program"},
+	},
 }
 
 var errFull = errors.New("full")

@@ -77,11 +77,19 @@ type Column struct {
 	New   func(Spec) *Guard                   // nil: it is no single command; a nil Guard: it does not have that mode
 	Fleet func(names []string, s Spec) *Fleet // nil: nothing is called by name
 	HTTP  RoundTripper                        // nil: it has none
+
+	// What it has for many keys; nil: nothing.
+	Gather   *Gatherer
+	Cache    *Cache
+	Collapse *Collapser
 }
 
 // All returns the columns in the order in which they are measured.
 func All() []Column {
-	return []Column{ours, byHand, gobreakerAlone, failsafeGo, hystrixGo, goResiliency, direct, leastSnapshot}
+	return []Column{
+		ours, byHand, gobreakerAlone, failsafeGo, hystrixGo, goResiliency, direct, leastSnapshot,
+		errgroupAlone, singleflightAlone, dataloaderAlone,
+	}
 }
 
 // Named returns the column of that name.

@@ -51,6 +51,21 @@ var ours = Column{
 		}
 	},
 	HTTP: firebreakHTTP,
+	Gather: &Gatherer{
+		Gather: firebreakGather,
+		Does:   GatherDoes{Twice: "once", Ended: "have its error", Panic: "the key's error", Goroutines: "the limit"},
+	},
+	Cache: &Cache{
+		New:  firebreakCache,
+		Does: CacheDoes{Runs: "1 goroutine", Ended: "leaves", AllLeft: "its context ends", Panic: "everybody's error"},
+	},
+	Collapse: &Collapser{
+		New: firebreakCollapse,
+		Does: CollapseDoes{
+			Timeout: "context", Limit: "semaphore", Breaker: "10 × 1 s window", Metrics: "counts, percentiles, histogram",
+			Twice: "is loaded once", Ended: "leaves", AllLeft: "its context ends", Panic: "everybody's error",
+		},
+	},
 }
 
 func firebreakConfig(s Spec) firebreak.Config {

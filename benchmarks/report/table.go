@@ -69,16 +69,41 @@ func Capabilities(w io.Writer) {
 				continue
 			}
 			d := g.Does
-			fmt.Fprintf(w, "| %s |", column.Name)
-			for _, what := range []string{d.Timeout, d.Limit, d.Breaker, d.Fallback, d.Metrics, d.Runs} {
-				fmt.Fprintf(w, " %s |", cmp.Or(what, "–"))
-			}
-			fmt.Fprintln(w)
+			row(w, column.Name, d.Timeout, d.Limit, d.Breaker, d.Fallback, d.Metrics, d.Runs)
 			if g.Close != nil {
 				g.Close()
 			}
 		}
 	}
+	fmt.Fprint(w, "\n**Gather**\n\n| column | a key that is there twice is fetched | when the context ends, keys that have not begun | a panic of fetch | goroutines |\n|---|---|---|---|---|\n")
+	for _, column := range columns.All() {
+		if column.Gather != nil {
+			d := column.Gather.Does
+			row(w, column.Name, d.Twice, d.Ended, d.Panic, d.Goroutines)
+		}
+	}
+	fmt.Fprint(w, "\n**Cached**\n\n| column | fetch is called by | who waits and whose context ends | fetch when all have left | a panic of fetch |\n|---|---|---|---|---|\n")
+	for _, column := range columns.All() {
+		if column.Cache != nil {
+			d := column.Cache.Does
+			row(w, column.Name, d.Runs, d.Ended, d.AllLeft, d.Panic)
+		}
+	}
+	fmt.Fprint(w, "\n**Collapse**\n\n| column | timeout | limit | breaker | metrics | a key that two ask for | who waits and whose context ends | load when all have left | a panic of load |\n|---|---|---|---|---|---|---|---|---|\n")
+	for _, column := range columns.All() {
+		if column.Collapse != nil {
+			d := column.Collapse.Does
+			row(w, column.Name, d.Timeout, d.Limit, d.Breaker, d.Metrics, d.Twice, d.Ended, d.AllLeft, d.Panic)
+		}
+	}
+}
+
+func row(w io.Writer, name string, does ...string) {
+	fmt.Fprintf(w, "| %s |", name)
+	for _, what := range does {
+		fmt.Fprintf(w, " %s |", cmp.Or(what, "–"))
+	}
+	fmt.Fprintln(w)
 }
 
 func head(units []string) string {

@@ -69,6 +69,16 @@ func All() []Scenario {
 	calls("name/10000", "the same of 10,000 commands", "by-hand", byName(10_000))
 	calls("http", "a request to a server on loopback, in the same process: sent, served, read", "direct", request)
 
+	calls("gather/at-once", "100 keys, ten at a time, fetched from memory; all per key", "errgroup", gathering(fetchAtOnce, none))
+	calls("gather/failures", "the same, and one in ten fails", "errgroup", gathering(fetchOrFail, oneInTen))
+	calls("gather/1ms", "100 keys, ten at a time, each takes a millisecond of waiting; all per key", "errgroup", gathering(fetchAfterSome, none))
+	calls("cached/hits", "asks for a value that is kept, one of 100 in a request", "singleflight", hits(oneByOne))
+	calls("cached/hits-parallel", "the same from two goroutines, in one request", "singleflight", hits(together))
+	calls("cached/misses", "a request that asks for 100 keys, each once; all per ask", "singleflight", misses)
+	calls("cached/shared", "a request of 100 goroutines that all ask for one key at once; all per ask", "singleflight", shared)
+	calls("collapse", "100 goroutines, each asks for a key, and the batch is full; all per ask", "dataloader", batches(false))
+	calls("collapse/kept", "a request of the same, which keeps the values, and all ask once more; all per ask", "dataloader", batches(true))
+
 	calls("snapshot", "one scrape of 1,000 commands while one goroutine calls them; processor time of the scraping thread alone", "floor", snapshot)
 
 	calls("scrape", "one scrape of 1,000 commands by Prometheus, as text", "firebreak", scrapePrometheus)
