@@ -540,7 +540,7 @@ func TestS60_WithoutObserversNothingIsKept(t *testing.T) {
 	for range 5000 {
 		note("1")
 	}
-	require.Less(t, inUse()-before, 50_000)
+	require.Less(t, inUse()-before, 500_000) // kept, they would be megabytes
 	seen := watch(reg)
 	note("2")
 	require.Equal(t, []string{"2"}, reasons(*seen))
