@@ -2,6 +2,7 @@ package firebreak_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -1279,5 +1280,40 @@ func TestBatchSizes(t *testing.T) {
 		require.EqualValues(t, 31, cmd.Snapshot().Total.Batches)
 		batchOf(3)
 		require.Equal(t, 3, cmd.Snapshot().BatchSizes.Max)
+	})
+}
+
+// S67: what a call came to stands above what load said of single keys: after the
+// deadline, and where load's error was marked a failure that no fallback mends.
+func TestS67_TheCallsOwnErrorIsEveryKeys(t *testing.T) {
+	inEachIsolation(t, func(t *testing.T, in firebreak.Isolation) {
+		p := newPlace(t, in, firebreak.Config{Timeout: time.Second})
+		ofOne := firebreak.KeyErrors[int]{2: errBoom}
+		for name, row := range map[string]struct {
+			load   func(context.Context, []int) (map[int]int, error)
+			reason error
+		}{
+			"late": {func(context.Context, []int) (map[int]int, error) {
+				time.Sleep(2 * time.Second)
+				return map[int]int{1: 1}, ofOne
+			}, firebreak.ErrTimeout},
+			"failed": {func(context.Context, []int) (map[int]int, error) {
+				return map[int]int{1: 1}, firebreak.Mark(ofOne, firebreak.Failure)
+			}, firebreak.ErrFailed},
+		} {
+			get := firebreak.Collapse(p.cmd, row.load, func(context.Context, []int, error) (map[int]int, error) {
+				return nil, errors.New("nor has the fallback")
+			})
+			values, err := firebreak.Gather(t.Context(), []int{1, 2}, firebreak.Unlimited, get)
+			require.Empty(t, values, name)
+			keys, ok := errors.AsType[firebreak.KeyErrors[int]](err)
+			require.True(t, ok, name)
+			require.Len(t, keys, 2, name)
+			for key, err := range keys {
+				require.ErrorIs(t, err, row.reason, "%s: %d", name, key)
+				require.ErrorContains(t, err, "nor has the fallback", "%s: %d", name, key)
+			}
+			time.Sleep(time.Minute) // a pool's late run ends
+		}
 	})
 }
