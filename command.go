@@ -284,8 +284,7 @@ func (c *call) admit() error {
 // admitAnew admits a call whose command made way for another key, under that key's
 // present command.
 func (c *call) admitAnew() error {
-	c.cmd = c.cmd.keyed.Command(c.cmd.key)
-	c.set = c.cmd.settings.Load()
+	c.of(c.caller, c.cmd.keyed.Command(c.cmd.key))
 	return c.admit()
 }
 

@@ -406,6 +406,24 @@ func TestAKeptHandleReadsTheSettingsInForce(t *testing.T) {
 	})
 }
 
+// Its calls are noted as the settings in force have it: they once went by those that
+// its command had when it made way.
+func TestS74_AKeptHandleIsNotedAsTheSettingsInForceSay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newRegistry(t, firebreak.Config{})
+		k := reg.Dependency("dep", firebreak.Config{}).Keyed("k", 1, firebreak.Config{})
+		kept := k.Command("a")
+		time.Sleep(time.Minute)
+		require.True(t, hasPlace(k, "b"), "a makes way")
+		require.NoError(t, reg.Update(forCommand("k", firebreak.Config{RequestLog: firebreak.On})))
+		time.Sleep(time.Minute)
+		ctx := firebreak.WithScope(t.Context())
+		_, err := firebreak.Do(ctx, kept, succeed)
+		require.NoError(t, err)
+		require.Equal(t, "k[a][SUCCESS][0ms]", firebreak.RequestLog(ctx).String())
+	})
+}
+
 // S73: the kept handle of a key that made way goes on under its present command.
 func TestAHandleThatWasKept(t *testing.T) {
 	for name, use := range map[string]func(*firebreak.Command){
